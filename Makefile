@@ -1,0 +1,47 @@
+# Every target sets up what it needs in .venv by itself; PYTHON chooses the interpreter for it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+LEGACY := .venv-tflite-runtime
+
+.PHONY: demo test test-fast lint format clean
+
+demo: $(VENV)/.toolkit
+	$(BIN)/edgelstm demo
+
+test: lint $(VENV)/.dev $(LEGACY)/.ready
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-fast: $(VENV)/.dev
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" -q
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) $(LEGACY) build dist *.egg-info .pytest_cache .ruff_cache demo-output
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.toolkit: $(VENV)/bin/python pyproject.toml
+	$(BIN)/pip install --quiet --editable ".[toolkit]"
+	touch $@
+
+$(VENV)/.dev: $(VENV)/bin/python pyproject.toml
+	$(BIN)/pip install --quiet --editable ".[dev]"
+	touch $@ $(VENV)/.toolkit
+
+# The oldest runtime that exported files must run on. It exists for Python ≤ 3.11 and NumPy 1 only, so it gets an
+# environment of its own; without such a Python its tests are skipped and say so.
+$(LEGACY)/.ready: pyproject.toml
+	if python3.11 -c "" 2>/dev/null; then \
+		python3.11 -m venv $(LEGACY) && $(LEGACY)/bin/pip install --quiet "tflite-runtime==2.14.0" "numpy<2"; \
+	else mkdir -p $(LEGACY); fi
+	touch $@

@@ -1,0 +1,91 @@
+"""Backends: what runs an artifact. Each is imported only when it is asked for.
+
+A backend's module has one class that opens an artifact and hands out sessions, one per stream.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import InputError
+
+Float32Array = npt.NDArray[np.float32]
+
+
+class Session(Protocol):
+    """The state of one stream inside a backend. Not thread-safe.
+
+    The caller writes a timestep into `x`, calls `advance`, and reads the answer from `y`.
+    """
+
+    x: Float32Array
+    y: Float32Array
+
+    def advance(self) -> None:
+        """One timestep; if it raises, the state is as it was."""
+        ...
+
+    def run(self, xs: Float32Array, ys: Float32Array) -> None:
+        """T timesteps: reads (T, features), writes (T, outputs)."""
+        ...
+
+    def states(self) -> list[npt.NDArray[Any]]:
+        """Copies of the states, in the order of the model's `state_names`."""
+        ...
+
+    def restore(self, states: Sequence[npt.NDArray[Any]]) -> None:
+        """Take over states as `states` gave them."""
+        ...
+
+    def reset(self) -> None:
+        """Back to zero state."""
+        ...
+
+    def bare_call(self) -> Callable[[], object]:
+        """The library's own call alone, on what is bound: what a step costs at the least. For benchmarks."""
+        ...
+
+
+class Opened(Protocol):
+    """An opened artifact: immutable, shared by streams and threads."""
+
+    features: int
+    outputs: int
+    state_names: tuple[str, ...]
+    metadata: dict[str, str]
+
+    def session(self) -> Session:
+        """A new session in zero state."""
+        ...
+
+    @property
+    def state_bytes(self) -> int:
+        """Size of one stream's states."""
+        ...
+
+
+# Backend → (format of the artifacts it runs, class in the module of the same name), in the order of `auto`.
+BACKENDS = {
+    "tflite": ("tflite", "TFLiteArtifact"),
+    "onnx": ("onnx", "OnnxArtifact"),
+    "numpy": ("network", "NumpyArtifact"),
+}
+
+
+def open_artifact(backend: str, content: bytes, source: str) -> Opened:
+    """Open an artifact's content with a backend.
+
+    Raises:
+        BackendUnavailableError: the backend's library is not installed.
+        BundleError: the content is damaged, or no step graph that EdgeLSTM wrote.
+        InputError: there is no such backend.
+    """
+    if backend not in BACKENDS:
+        raise InputError(f"no backend {backend!r}; there are {', '.join(BACKENDS)}")
+    module = importlib.import_module(f".{backend}", __name__)
+    return cast(Opened, getattr(module, BACKENDS[backend][1])(content, source))

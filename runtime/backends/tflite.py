@@ -1,0 +1,151 @@
+"""The `tflite` backend: LiteRT (ai-edge-litert), else tflite-runtime, else the interpreter inside TensorFlow."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import BackendUnavailableError, BundleError
+from ..tflite_metadata import METADATA_NAME, read_metadata
+from . import Float32Array
+
+_LIBRARIES = ("ai_edge_litert.interpreter", "tflite_runtime.interpreter", "tensorflow.lite")
+
+
+def interpreter_class() -> Any:
+    """The `Interpreter` class of the first library that is installed.
+
+    Raises:
+        BackendUnavailableError: there is none.
+    """
+    reasons: list[str] = []
+    for name in _LIBRARIES:
+        try:
+            return importlib.import_module(name).Interpreter
+        except ModuleNotFoundError as error:
+            if error.name is None or not name.startswith(error.name):
+                reasons.append(f"{name.split('.')[0]}: {error}")
+        except (ImportError, AttributeError) as error:
+            # Installed but unusable, such as tflite-runtime 2.14 beside NumPy 2: say so rather than hide it.
+            reasons.append(f"{name.split('.')[0]}: {error}")
+    raise BackendUnavailableError(
+        'the tflite backend needs LiteRT: pip install "edgelstm[tflite]"'
+        + (f" (found but unusable: {'; '.join(reasons)})" if reasons else "")
+    )
+
+
+class TFLiteArtifact:
+    """An opened step graph.
+
+    Each session has an interpreter of its own over the same file content: an interpreter holds the state tensors
+    of one stream, so none is ever swapped in and out.
+    """
+
+    def __init__(self, content: bytes, source: str) -> None:
+        self._content = content
+        self._source = source
+        self._class = interpreter_class()
+        self.metadata = {METADATA_NAME: read_metadata(content, source)}
+        interpreter = self._interpreter()
+        if "step" not in interpreter.get_signature_list():
+            raise BundleError(f"{source}: is a sequence graph; a stream needs a step graph")
+        runner = interpreter.get_signature_runner("step")
+        self._inputs: dict[str, Any] = runner.get_input_details()
+        self._outputs: dict[str, Any] = runner.get_output_details()
+        # Runtimes list a signature by name or at random; the tensors were written in the network's order.
+        places = {name: int(tensor["index"]) for name, tensor in self._inputs.items() if name != "x"}
+        self.state_names = tuple(name for name, _ in sorted(places.items(), key=lambda item: item[1]))
+        self.features = int(self._inputs["x"]["shape"][-1])
+        self.outputs = int(self._outputs["y"]["shape"][-1])
+
+    def session(self) -> TFLiteSession:
+        """A new session in zero state."""
+        indices = [
+            (int(self._inputs[name]["index"]), int(self._outputs[f"{name}_next"]["index"])) for name in self.state_names
+        ]
+        x, y = int(self._inputs["x"]["index"]), int(self._outputs["y"]["index"])
+        return TFLiteSession(self._interpreter(), x, y, indices)
+
+    @property
+    def state_bytes(self) -> int:
+        """Size of one stream's states."""
+        details = (self._inputs[name] for name in self.state_names)
+        return sum(np.zeros(d["shape"], d["dtype"]).nbytes for d in details)
+
+    def _interpreter(self) -> Any:
+        try:
+            interpreter = self._class(model_content=self._content, num_threads=1)
+            interpreter.allocate_tensors()
+        except (ValueError, RuntimeError) as error:
+            reason = " ".join(str(error).split())
+            raise BundleError(f"{self._source}: this TFLite runtime cannot load it: {reason}") from error
+        return interpreter
+
+
+class TFLiteSession:
+    """One stream's interpreter, and its tensors as NumPy arrays over the interpreter's own memory.
+
+    The tensors of a graph of fixed shapes do not move once they are allocated, so a step copies nothing but the
+    next states onto the states. The arrays are made from addresses because the interpreter refuses to run while
+    anyone holds the arrays that it gives out itself.
+    """
+
+    def __init__(self, interpreter: Any, x: int, y: int, states: Sequence[tuple[int, int]]) -> None:
+        self._interpreter = interpreter
+        self._invoke: Callable[[], None] = interpreter.invoke
+        self.x: Float32Array = _view(interpreter, x)
+        self.y: Float32Array = _view(interpreter, y)
+        arrays = [(_view(interpreter, current), _view(interpreter, following)) for current, following in states]
+        self._states = [current for current, _ in arrays]
+        # Assigning one memoryview to another costs half of what NumPy's assignment does.
+        self._copies = [(_bytes(a), _bytes(b)) for a, b in arrays if a.size and b.size]
+        self.x[...] = 0
+        self.reset()
+
+    def advance(self) -> None:
+        """One timestep."""
+        self._invoke()
+        for current, following in self._copies:
+            current[:] = following
+
+    def run(self, xs: Float32Array, ys: Float32Array) -> None:
+        """T timesteps."""
+        x, y, advance = self.x, self.y, self.advance
+        for row, result in zip(xs, ys, strict=True):
+            x[...] = row
+            advance()
+            result[...] = y
+
+    def states(self) -> list[npt.NDArray[Any]]:
+        """Copies of the states."""
+        return [state.copy() for state in self._states]
+
+    def restore(self, states: Sequence[npt.NDArray[Any]]) -> None:
+        """Take over states as `states` gave them."""
+        for mine, given in zip(self._states, states, strict=True):
+            mine[...] = given
+
+    def reset(self) -> None:
+        """Back to zero state."""
+        for state in self._states:
+            state[...] = 0
+
+    def bare_call(self) -> Callable[[], object]:
+        """The interpreter's own call."""
+        return self._invoke
+
+
+def _view(interpreter: Any, index: int) -> npt.NDArray[Any]:
+    """A tensor's memory as a flat array; valid as long as the interpreter lives."""
+    tensor = interpreter.tensor(index)()
+    memory = (ctypes.c_char * tensor.nbytes).from_address(tensor.ctypes.data)
+    return np.frombuffer(memory, tensor.dtype)
+
+
+def _bytes(array: Any) -> memoryview:
+    return memoryview(array).cast("B")

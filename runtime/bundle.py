@@ -1,0 +1,338 @@
+"""The bundle: one `.edge` file (an uncompressed, reproducible zip) or a folder of the same content.
+
+It holds `manifest.json`, the artifacts, the network itself and the golden vectors. Every file is listed in the
+manifest with its size and SHA-256, and nothing is used before both are checked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import stat
+import tempfile
+import zipfile
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from .errors import BundleError
+from .parity import Parity
+
+VERSION = 1
+MANIFEST = "manifest.json"
+MAX_MANIFEST_BYTES = 16 * 2**20
+
+
+@dataclass(frozen=True)
+class File:
+    """A file of the bundle: its name inside, its size in bytes and its SHA-256 in hexadecimal."""
+
+    file: str
+    size: int
+    sha256: str
+
+    @classmethod
+    def of(cls, name: str, content: bytes) -> File:
+        """Describe `content`."""
+        return cls(name, len(content), hashlib.sha256(content).hexdigest())
+
+
+@dataclass(frozen=True)
+class Artifact(File):
+    """An exported file: a format × a graph × a precision, its parity with Keras at export, and the least allowed."""
+
+    format: str
+    graph: str
+    precision: str
+    parity: Parity
+    min_snr_db: float
+
+    @property
+    def label(self) -> str:
+        """Such as `tflite float32`, or `tflite float32 (sequence)`."""
+        return f"{self.format} {self.precision}" + ("" if self.graph == "step" else f" ({self.graph})")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a bundle says of itself.
+
+    Attributes:
+        name: what the model is called.
+        features: names of the inputs, in order.
+        outputs: names of the outputs, in order.
+        streamable: whether it can be stepped; if not, it holds sequence graphs only.
+        window: number of timesteps that the model was trained on at a time, if known.
+        layers: one line of description per layer, for people.
+        parameters: number of weights.
+        artifacts: the exported files.
+        network: the network itself, which the `numpy` backend runs; None if not streamable.
+        golden: an input sequence and Keras's outputs for it.
+        training: what training recorded (task, target, horizon, sampling, labels), if anything.
+        versions: the packages that made the bundle.
+    """
+
+    name: str
+    features: tuple[str, ...]
+    outputs: tuple[str, ...]
+    streamable: bool
+    window: int | None
+    layers: tuple[str, ...]
+    parameters: int
+    artifacts: tuple[Artifact, ...]
+    network: File | None
+    golden: File
+    training: dict[str, Any] = field(default_factory=dict[str, Any])
+    versions: dict[str, str] = field(default_factory=dict[str, str])
+
+    def to_bytes(self) -> bytes:
+        """JSON, the same for the same manifest."""
+        return (json.dumps({"version": VERSION, **asdict(self)}, indent=1) + "\n").encode()
+
+    @classmethod
+    def from_bytes(cls, content: bytes, source: str) -> Manifest:
+        """Read a manifest.
+
+        Raises:
+            BundleError: it is damaged, incomplete or of a later version.
+        """
+        try:
+            raw: dict[str, Any] = json.loads(content)
+            version = raw.pop("version")
+            if version > VERSION:
+                raise BundleError(
+                    f"{source}: bundle format {version} is newer than this EdgeLSTM reads ({VERSION}); update EdgeLSTM"
+                )
+            raw["artifacts"] = tuple(
+                Artifact(parity=Parity(**artifact.pop("parity")), **artifact) for artifact in raw["artifacts"]
+            )
+            for key in ("features", "outputs", "layers"):
+                raw[key] = tuple(str(text) for text in raw[key])
+            raw["network"] = File(**raw["network"]) if raw["network"] else None
+            raw["golden"] = File(**raw["golden"])
+            manifest = cls(**raw)
+            for entry in manifest.files:
+                _check_entry(entry, source)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise BundleError(f"{source}: {MANIFEST} is not a bundle's manifest ({error})") from error
+        return manifest
+
+    @property
+    def files(self) -> tuple[File, ...]:
+        """Every file of the bundle but the manifest."""
+        return (*self.artifacts, *([self.network] if self.network else []), self.golden)
+
+
+@dataclass(frozen=True)
+class Golden:
+    """Golden vectors: sequences of inputs, each from a reset, and Keras's outputs for them.
+
+    Attributes:
+        inputs: (T, features).
+        outputs: (T, outputs); for a sequence graph that answers once per sequence, (sequences, outputs).
+        starts: indices of the timesteps before which the state is reset; the first is 0.
+    """
+
+    inputs: npt.NDArray[np.float32]
+    outputs: npt.NDArray[np.float32]
+    starts: tuple[int, ...]
+
+    def sequences(self) -> Iterator[npt.NDArray[np.float32]]:
+        """The inputs of each sequence."""
+        for start, stop in zip(self.starts, (*self.starts[1:], len(self.inputs)), strict=True):
+            yield self.inputs[start:stop]
+
+    def to_bytes(self) -> bytes:
+        """A `.npz` file; the same vectors give the same bytes."""
+        buffer = io.BytesIO()
+        np.savez(buffer, inputs=self.inputs, outputs=self.outputs, starts=np.array(self.starts, np.int64))
+        return buffer.getvalue()
+
+    @classmethod
+    def from_bytes(cls, content: bytes, source: str) -> Golden:
+        """Read golden vectors.
+
+        Raises:
+            BundleError: the file is damaged.
+        """
+        try:
+            with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+                inputs = np.asarray(arrays["inputs"], np.float32)
+                outputs = np.asarray(arrays["outputs"], np.float32)
+                starts = tuple(int(s) for s in arrays["starts"])
+            if inputs.ndim != 2 or outputs.ndim != 2 or starts[0] != 0:
+                raise ValueError(f"unexpected shapes {inputs.shape}, {outputs.shape}")
+            if list(starts) != sorted(set(starts)) or starts[-1] >= len(inputs):
+                raise ValueError("unordered resets")
+        except (KeyError, ValueError, TypeError, IndexError, OSError, EOFError, zipfile.BadZipFile) as error:
+            raise BundleError(f"{source}: not readable golden vectors ({error})") from error
+        return cls(inputs, outputs, starts)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An opened bundle. Its files are read when asked for, and checked then.
+
+    Attributes:
+        path: the `.edge` file or the folder.
+        manifest: what it says of itself.
+    """
+
+    path: Path
+    manifest: Manifest
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Bundle:
+        """Open a `.edge` file or a folder.
+
+        Raises:
+            BundleError: there is no bundle at `path`, or it is damaged, forged or of a later version.
+        """
+        where = Path(path)
+        if not where.exists():
+            raise BundleError(f"{where}: no such file or folder")
+        content = _read_member(where, MANIFEST, None)
+        return cls(where, Manifest.from_bytes(content, str(where)))
+
+    def read(self, entry: File) -> bytes:
+        """The content of one of the manifest's files.
+
+        Raises:
+            BundleError: its size or SHA-256 is not what the manifest says.
+        """
+        content = _read_member(self.path, entry.file, entry.size)
+        if hashlib.sha256(content).hexdigest() != entry.sha256:
+            raise BundleError(
+                f"{self.path}: {entry.file} is not the file that was exported (its SHA-256 differs); "
+                "copy the bundle again or export it again"
+            )
+        return content
+
+    def golden(self) -> Golden:
+        """The golden vectors."""
+        return Golden.from_bytes(self.read(self.manifest.golden), f"{self.path}: {self.manifest.golden.file}")
+
+
+def write_bundle(path: str | os.PathLike[str], manifest: Manifest, files: Mapping[str, bytes]) -> Bundle:
+    """Write a bundle whole or not at all: a `.edge` file, or a folder if `path` has no such ending.
+
+    An existing bundle at `path` is replaced; anything else there is left alone.
+
+    Args:
+        path: where to.
+        manifest: what the bundle says of itself.
+        files: the content of every file that the manifest lists.
+
+    Raises:
+        BundleError: `path` cannot be written, or something that is not a bundle is there.
+    """
+    where = Path(path)
+    content = {MANIFEST: manifest.to_bytes(), **{entry.file: files[entry.file] for entry in manifest.files}}
+    try:
+        if where.suffix == ".edge":
+            with replacing(where) as temporary:
+                temporary.write_bytes(_zip(content))
+        else:
+            _write_folder(where, content)
+    except OSError as error:
+        raise BundleError(f"{where}: cannot be written ({error.strerror or error}); nothing was left there") from error
+    return Bundle(where, manifest)
+
+
+@contextmanager
+def replacing(path: Path) -> Generator[Path]:
+    """A temporary file beside `path` that takes its place when the block succeeds, and vanishes when not."""
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        # mkstemp's 0600 would make a shared file private; take what the process would have created.
+        mask = os.umask(0)
+        os.umask(mask)
+        temporary.chmod(stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o666 & ~mask)
+        temporary.replace(path)
+    finally:
+        with suppress(FileNotFoundError):
+            temporary.unlink()
+
+
+def _zip(content: Mapping[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for name, data in content.items():
+            info = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
+            info.external_attr = 0o644 << 16
+            archive.writestr(info, data)
+    return buffer.getvalue()
+
+
+def _write_folder(where: Path, content: Mapping[str, bytes]) -> None:
+    if where.exists() and not (where / MANIFEST).is_file() and (not where.is_dir() or any(where.iterdir())):
+        raise BundleError(f"{where}: exists and is not a bundle; choose another output or remove it")
+    temporary = Path(tempfile.mkdtemp(prefix=f".{where.name}.", dir=where.parent))
+    try:
+        for name, data in content.items():
+            (temporary / name).parent.mkdir(parents=True, exist_ok=True)
+            (temporary / name).write_bytes(data)
+        temporary.chmod(0o755)
+        if where.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".{where.name}.", dir=where.parent))
+            where.rename(old / "old")
+            temporary.rename(where)
+            shutil.rmtree(old)
+        else:
+            temporary.rename(where)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _check_entry(entry: File, source: str) -> None:
+    parts = PurePosixPath(entry.file).parts
+    if not parts or entry.file.startswith("/") or ".." in parts or "\\" in entry.file or ":" in entry.file:
+        raise BundleError(f"{source}: the manifest names a file outside the bundle: {entry.file!r}")
+    if not isinstance(cast(Any, entry.size), int) or entry.size < 0:
+        raise BundleError(f"{source}: the manifest gives {entry.file!r} an impossible size")
+
+
+def _read_member(where: Path, name: str, size: int | None) -> bytes:
+    """Read one member, never more than `size` bytes of it (or a manifest's limit)."""
+    limit = MAX_MANIFEST_BYTES if size is None else size
+    try:
+        if where.is_dir():
+            member = where / name
+            if not member.resolve().is_relative_to(where.resolve()):
+                raise BundleError(f"{where}: {name} leads outside the bundle")
+            actual = member.stat().st_size
+            if actual > limit or (size is not None and actual != size):
+                raise _wrong_size(where, name, actual, limit)
+            return member.read_bytes()
+        with zipfile.ZipFile(where) as archive:
+            members = [info for info in archive.infolist() if info.filename == name]
+            if len(members) != 1:
+                raise BundleError(f"{where}: holds {len(members)} files called {name}; it is damaged or not a bundle")
+            (info,) = members
+            if info.compress_type != zipfile.ZIP_STORED:
+                # Bundles are never compressed, so a small file that unpacks to a huge one is none of ours.
+                raise BundleError(f"{where}: {name} is compressed, which a bundle's files never are")
+            if info.file_size > limit or (size is not None and info.file_size != size):
+                raise _wrong_size(where, name, info.file_size, limit)
+            return archive.read(info)
+    except FileNotFoundError as error:
+        raise BundleError(f"{where}: {name} is missing; it is damaged or not a bundle") from error
+    except (OSError, zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+        raise BundleError(f"{where}: not a readable bundle ({error})") from error
+
+
+def _wrong_size(where: Path, name: str, actual: int, expected: int) -> BundleError:
+    return BundleError(f"{where}: {name} has {actual} bytes where {expected} belong; copy the bundle again")

@@ -1,0 +1,37 @@
+"""Every error that EdgeLSTM raises on purpose.
+
+A message says what is wrong, where (file, layer, line), and what to do about it.
+The command line prints it without a traceback.
+"""
+
+
+class EdgeLSTMError(Exception):
+    """Root of all errors raised by EdgeLSTM."""
+
+
+class UnsupportedModelError(EdgeLSTMError):
+    """A Keras model, layer or setting that cannot be exported or streamed exactly."""
+
+
+class BundleError(EdgeLSTMError):
+    """A bundle or an artifact that is damaged, forged, too new, or not one of ours."""
+
+
+class InputError(EdgeLSTMError):
+    """Data or arguments that do not fit: widths, dtypes, non-finite values, unknown columns."""
+
+
+class ParityError(EdgeLSTMError):
+    """An artifact whose outputs differ from Keras's by more than its tolerance.
+
+    Attributes:
+        results: what was measured of each artifact, where several were.
+    """
+
+    def __init__(self, message: str, results: tuple[object, ...] = ()) -> None:
+        super().__init__(message)
+        self.results = results
+
+
+class BackendUnavailableError(EdgeLSTMError):
+    """A backend whose library is not installed on this machine."""

@@ -1,0 +1,245 @@
+"""Loading a model: from a bundle, or from a single file that EdgeLSTM wrote."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .backends import BACKENDS, Float32Array, Opened, open_artifact
+from .bundle import Artifact, Bundle, File, Golden
+from .errors import BackendUnavailableError, BundleError, InputError, ParityError
+from .parity import TOLERANCES, Parity, compare
+from .stream import Stream
+from .tflite_metadata import METADATA_NAME
+
+_SUFFIXES = {".tflite": "tflite", ".onnx": "onnx"}
+
+
+@dataclass(frozen=True)
+class Model:
+    """A loaded artifact: immutable, shared by any number of streams and threads.
+
+    Attributes:
+        name: what the model is called.
+        features: names of the inputs, in order.
+        outputs: names of the outputs, in order.
+        backend: which backend runs it.
+        format: of the artifact: `tflite`, `onnx`, or `network`.
+        precision: of the artifact.
+        window: number of timesteps that the model was trained on at a time, if known.
+        size: of the artifact, in bytes.
+        state_names: names of the states, in order.
+    """
+
+    name: str
+    features: tuple[str, ...]
+    outputs: tuple[str, ...]
+    backend: str
+    format: str
+    precision: str
+    window: int | None
+    size: int
+    state_names: tuple[str, ...]
+    _opened: Opened
+    _fingerprint: bytes
+    _source: str
+    _golden: Golden | None
+    _min_snr_db: float
+
+    def stream(self, window: int | None = None) -> Stream:
+        """A new stream from zero state.
+
+        Args:
+            window: answer each timestep as the model does on the last `window` inputs from zero state (on all,
+                until there are as many). None carries the state on for ever.
+        """
+        return Stream(self._opened.session(), self._fingerprint, self.name, window)
+
+    def verify(self) -> Parity:
+        """Replay the golden vectors here, on this device, and compare with what Keras gave.
+
+        Returns:
+            The differences.
+
+        Raises:
+            ParityError: they are beyond the tolerance that the artifact was exported with.
+            InputError: the model was loaded from a single file, which carries no golden vectors.
+        """
+        if self._golden is None:
+            raise InputError(f"{self._source}: a single file carries no golden vectors; verify the bundle")
+        parity = compare(self.replay(self._golden), self._golden.outputs)
+        if not parity.snr_db >= self._min_snr_db:
+            raise ParityError(
+                f"{self._source}: {self.format} {self.precision} does not compute here what Keras computed: "
+                f"{parity.snr_db:.1f} dB where {self._min_snr_db:g} dB is the least (max |error| "
+                f"{parity.max_abs_error:.3g}); do not use it on this device"
+            )
+        return parity
+
+    def replay(self, golden: Golden) -> Float32Array:
+        """Stream golden inputs, reset where they say so: (T, outputs)."""
+        return replay(self.stream(), golden)
+
+    @property
+    def description(self) -> dict[str, str]:
+        """The texts that the artifact itself carries."""
+        return self._opened.metadata
+
+    @property
+    def state_bytes(self) -> int:
+        """Size of one stream's states, in bytes."""
+        return self._opened.state_bytes
+
+
+def replay(stream: Stream, golden: Golden) -> Float32Array:
+    """Stream golden inputs, reset where they say so: (T, outputs)."""
+    answers: list[Float32Array] = []
+    for sequence in golden.sequences():
+        stream.reset()
+        answers.append(stream.run(sequence))
+    return np.concatenate(answers)
+
+
+def load(
+    path: str | os.PathLike[str],
+    backend: str = "auto",
+    precision: str | None = None,
+) -> Model:
+    """Load a model.
+
+    Args:
+        path: a bundle (a `.edge` file or a folder), or a `.tflite` or `.onnx` step graph that EdgeLSTM wrote.
+        backend: `tflite`, `onnx`, `numpy`, or `auto`: the first of these that is installed and has an artifact.
+        precision: which artifact of a bundle; None takes the most precise there is.
+
+    Returns:
+        The model.
+
+    Raises:
+        BundleError: the file is missing, damaged, forged or too new, or holds nothing that can be streamed.
+        BackendUnavailableError: no backend that could run it is installed.
+        InputError: there is no such backend, or no such artifact in the bundle.
+    """
+    if backend not in ("auto", *BACKENDS):
+        raise InputError(f"no backend {backend!r}; there are auto, {', '.join(BACKENDS)}")
+    where = Path(path)
+    if where.suffix in _SUFFIXES and not where.is_dir():
+        return _load_file(where, backend, precision)
+    bundle = Bundle.open(where)
+    unavailable: list[str] = []
+    for name, entry in _candidates(bundle, backend, precision):
+        try:
+            return load_artifact(bundle, entry, name)
+        except BackendUnavailableError as error:
+            unavailable.append(str(error))
+    raise BackendUnavailableError(f"{where}: " + "; ".join(unavailable))
+
+
+def load_artifact(bundle: Bundle, entry: File, backend: str) -> Model:
+    """Load one file of a bundle: an artifact, or the network for the `numpy` backend.
+
+    Raises:
+        BundleError: the file is damaged.
+        BackendUnavailableError: the backend is not installed.
+    """
+    content = bundle.read(entry)
+    source = f"{bundle.path}: {entry.file}"
+    if isinstance(entry, Artifact):
+        format_, precision, least = entry.format, entry.precision, entry.min_snr_db
+    else:
+        format_, precision, least = "network", "float32", TOLERANCES["float32"]
+    manifest = bundle.manifest
+    opened = open_artifact(backend, content, source)
+    if (opened.features, opened.outputs) != (len(manifest.features), len(manifest.outputs)):
+        raise BundleError(f"{source}: its widths are not those that the manifest gives")
+    return Model(
+        manifest.name,
+        manifest.features,
+        manifest.outputs,
+        backend,
+        format_,
+        precision,
+        manifest.window,
+        len(content),
+        opened.state_names,
+        opened,
+        _fingerprint(content),
+        source,
+        bundle.golden(),
+        least,
+    )
+
+
+def _candidates(bundle: Bundle, backend: str, precision: str | None) -> list[tuple[str, File]]:
+    """Backends and files that fit what was asked for, the best first."""
+    manifest = bundle.manifest
+    if not manifest.streamable:
+        raise BundleError(
+            f"{bundle.path}: the model cannot be streamed, so the bundle holds sequence graphs only; "
+            "run these with their own interpreters"
+        )
+    order = sorted(TOLERANCES, key=lambda p: -TOLERANCES[p])
+    found: list[tuple[int, int, str, File]] = []
+    for rank, (name, (format_, _)) in enumerate(BACKENDS.items()):
+        if backend not in ("auto", name):
+            continue
+        if name == "numpy" and manifest.network is not None and precision in (None, "float32"):
+            # The network is always there; it stands behind every exported artifact.
+            found.append((len(order), rank, name, manifest.network))
+        found.extend(
+            (order.index(artifact.precision), rank, name, artifact)
+            for artifact in manifest.artifacts
+            if artifact.format == format_ and artifact.graph == "step" and precision in (None, artifact.precision)
+        )
+    if not found:
+        have = ", ".join(a.label for a in manifest.artifacts)
+        raise InputError(
+            f"{bundle.path}: holds nothing for backend {backend!r} and precision {precision or 'any'}; it has {have}"
+        )
+    return [(name, entry) for _, _, name, entry in sorted(found, key=lambda item: item[:2])]
+
+
+def _load_file(where: Path, backend: str, precision: str | None) -> Model:
+    format_ = _SUFFIXES[where.suffix]
+    if backend not in ("auto", format_):
+        raise InputError(f"{where}: backend {backend!r} does not run {format_} files")
+    try:
+        content = where.read_bytes()
+    except OSError as error:
+        raise BundleError(f"{where}: cannot be read ({error.strerror})") from error
+    opened = open_artifact(format_, content, str(where))
+    try:
+        raw: dict[str, Any] = json.loads(opened.metadata[METADATA_NAME])
+        found = str(raw["precision"])
+        described = (str(raw["name"]), tuple(raw["features"]), tuple(raw["outputs"]), raw["window"])
+    except (KeyError, ValueError, TypeError) as error:
+        raise BundleError(f"{where}: was not written by EdgeLSTM, or its description is damaged") from error
+    if precision not in (None, found):
+        raise InputError(f"{where}: is {found}, not {precision}")
+    name, features, outputs, window = described
+    return Model(
+        name,
+        features,
+        outputs,
+        format_,
+        format_,
+        found,
+        window,
+        len(content),
+        opened.state_names,
+        opened,
+        _fingerprint(content),
+        str(where),
+        None,
+        TOLERANCES[found],
+    )
+
+
+def _fingerprint(content: bytes) -> bytes:
+    return hashlib.sha256(content).digest()[:16]

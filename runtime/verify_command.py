@@ -1,0 +1,138 @@
+"""`verify`: replays a bundle's golden vectors through each of its artifacts, here, on this machine."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from .backends import BACKENDS
+from .bundle import Artifact, Bundle, File
+from .errors import BackendUnavailableError, InputError
+from .model import load_artifact
+from .parity import TOLERANCES, Parity, compare
+from .sequence import replay_sequences
+from .table import table
+
+HELP = "prove that a bundle's artifacts compute here what Keras computed"
+
+
+@dataclass(frozen=True)
+class Check:
+    """What became of one artifact on one backend: its parity, or why it could not be run."""
+
+    label: str
+    backend: str
+    min_snr_db: float
+    parity: Parity | None = None
+    problem: str | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether it ran and is within its tolerance."""
+        return self.parity is not None and self.parity.snr_db >= self.min_snr_db
+
+    @property
+    def result(self) -> str:
+        """One word for the table, or why it did not run."""
+        return self.problem or ("ok" if self.passed else "FAILED")
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as a dictionary."""
+        measured = None if self.parity is None else self.parity.to_json()
+        return {
+            "artifact": self.label,
+            "backend": self.backend,
+            "min_snr_db": self.min_snr_db,
+            "passed": self.passed,
+            "parity": measured,
+            "problem": self.problem,
+        }
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("model", help="a bundle (.edge or folder)")
+    parser.add_argument("--backend", default="auto", help="check only what this backend runs")
+    parser.add_argument("--precision", help="check only artifacts of this precision")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command: 0 if all that could run is within tolerance, 1 if not."""
+    bundle = Bundle.open(args.model)
+    checks = [check_golden(bundle, entry, backend) for entry, backend in selected(bundle, args.backend, args.precision)]
+    return report(bundle, checks, args.json)
+
+
+def selected(bundle: Bundle, backend: str, precision: str | None) -> list[tuple[File, str]]:
+    """The bundle's files to check, each with the backend that runs it.
+
+    Raises:
+        InputError: none fits, or there is no such backend.
+    """
+    if backend not in ("auto", *BACKENDS):
+        raise InputError(f"no backend {backend!r}; there are auto, {', '.join(BACKENDS)}")
+    manifest = bundle.manifest
+    chosen: list[tuple[File, str]] = [
+        (artifact, name)
+        for artifact in manifest.artifacts
+        for name, (format_, _) in BACKENDS.items()
+        if artifact.format == format_ and backend in ("auto", name) and precision in (None, artifact.precision)
+    ]
+    if manifest.network is not None and backend in ("auto", "numpy") and precision in (None, "float32"):
+        chosen.append((manifest.network, "numpy"))
+    if not chosen:
+        raise InputError(f"{bundle.path}: holds nothing for backend {backend!r} and precision {precision or 'any'}")
+    return chosen
+
+
+def check_golden(bundle: Bundle, entry: File, backend: str) -> Check:
+    """Replay the golden vectors through one file of a bundle."""
+    golden = bundle.golden()
+    if not isinstance(entry, Artifact):
+        label, least = "network float32", TOLERANCES["float32"]
+    else:
+        label, least = entry.label, entry.min_snr_db
+    try:
+        if isinstance(entry, Artifact) and entry.graph == "sequence":
+            answers = replay_sequences(entry.format, bundle.read(entry), f"{bundle.path}: {entry.file}", golden)
+            expected = golden.outputs
+            if len(answers) != len(expected):
+                # The model answers once per sequence, where the golden vectors have every prefix.
+                expected = expected[[*(start - 1 for start in golden.starts[1:]), -1]]
+        else:
+            answers, expected = load_artifact(bundle, entry, backend).replay(golden), golden.outputs
+    except BackendUnavailableError as error:
+        return Check(label, backend, least, problem=f"not run: {error}")
+    return Check(label, backend, least, compare(answers, expected))
+
+
+def report(bundle: Bundle, checks: list[Check], as_json: bool) -> int:
+    """Print the checks and give the exit status.
+
+    Raises:
+        BackendUnavailableError: nothing could be run.
+    """
+    if as_json:
+        checked = [check.to_json() for check in checks]
+        print(json.dumps({"bundle": str(bundle.path), "name": bundle.manifest.name, "checks": checked}))
+    else:
+        print(
+            table(["artifact", "backend", "SNR dB", "least", "max |error|", "RMSE", "steps", "result"], _rows(checks))
+        )
+    ran = [check for check in checks if check.problem is None]
+    if not ran:
+        raise BackendUnavailableError(f"{bundle.path}: nothing could be run; see the table")
+    return 0 if all(check.passed for check in ran) else 1
+
+
+def _rows(checks: list[Check]) -> list[list[object]]:
+    rows: list[list[object]] = []
+    for check in checks:
+        p = check.parity
+        figures = (
+            ["", "", "", ""] if p is None else [f"{p.snr_db:.1f}", f"{p.max_abs_error:.2e}", f"{p.rmse:.2e}", p.steps]
+        )
+        rows.append([check.label, check.backend, figures[0], f"{check.min_snr_db:g}", *figures[1:], check.result])
+    return rows

@@ -1,0 +1,130 @@
+"""A small network made by hand, a bundle of it, and what it computes, by formulas of their own."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from edgelstm.export.tflite_graph import tflite_step_graph
+from edgelstm.runtime.bundle import Artifact, File, Golden, Manifest, write_bundle
+from edgelstm.runtime.network import LSTM, Dense, Network
+from edgelstm.runtime.network_file import network_to_bytes
+from edgelstm.runtime.parity import Parity
+
+FEATURES, UNITS, OUTPUTS = 3, 5, 2
+
+
+def textbook_lstm(weights: dict[str, np.ndarray], xs: np.ndarray) -> np.ndarray:
+    """Two lines of Hochreiter & Schmidhuber per gate, in float64, sharing nothing with the code under test."""
+    w = {key: value.astype(np.float64) for key, value in weights.items()}
+    h, c, ys = np.zeros(UNITS), np.zeros(UNITS), []
+    for x in xs.astype(np.float64):
+        z = x @ w["kernel"] + h @ w["recurrent_kernel"] + w["bias"]
+        i, f, g, o = (z[k * UNITS : (k + 1) * UNITS] for k in range(4))
+        c = c / (1 + np.exp(-f)) + np.tanh(g) / (1 + np.exp(-i))
+        h = np.tanh(c) / (1 + np.exp(-o))
+        ys.append(h @ w["dense_kernel"] + w["dense_bias"])
+    return np.array(ys)
+
+
+@pytest.fixture(scope="session")
+def weights() -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(7)
+    shapes = {
+        "kernel": (FEATURES, 4 * UNITS),
+        "recurrent_kernel": (UNITS, 4 * UNITS),
+        "bias": (4 * UNITS,),
+        "dense_kernel": (UNITS, OUTPUTS),
+        "dense_bias": (OUTPUTS,),
+    }
+    return {key: rng.standard_normal(shape).astype(np.float32) for key, shape in shapes.items()}
+
+
+@pytest.fixture(scope="session")
+def network(weights) -> Network:
+    lstm = LSTM("lstm", weights["kernel"], weights["recurrent_kernel"], weights["bias"])
+    return Network("small", (lstm, Dense("dense", weights["dense_kernel"], weights["dense_bias"])), FEATURES, True)
+
+
+@pytest.fixture(scope="session")
+def xs() -> np.ndarray:
+    return np.random.default_rng(8).standard_normal((300, FEATURES)).astype(np.float32) * 2
+
+
+@pytest.fixture(scope="session")
+def expected(weights, xs) -> np.ndarray:
+    return textbook_lstm(weights, xs)
+
+
+@pytest.fixture(scope="session")
+def parts(network, weights, xs) -> tuple[Manifest, dict[str, bytes]]:
+    """A manifest and the files that it lists."""
+    description = {
+        "name": "small",
+        "features": ["a", "b", "c"],
+        "outputs": ["u", "v"],
+        "window": 4,
+        "precision": "float32",
+        "graph": "step",
+    }
+    starts = (0, 100)
+    outputs = np.concatenate([textbook_lstm(weights, xs[:100]), textbook_lstm(weights, xs[100:])])
+    files = {
+        "model.float32.tflite": tflite_step_graph(network, "float32", description),
+        "network.npz": network_to_bytes(network),
+        "golden.npz": Golden(xs, outputs.astype(np.float32), starts).to_bytes(),
+    }
+    tflite = File.of("model.float32.tflite", files["model.float32.tflite"])
+    manifest = Manifest(
+        "small",
+        ("a", "b", "c"),
+        ("u", "v"),
+        True,
+        4,
+        ("lstm: LSTM 3 → 5", "dense: Dense 5 → 2"),
+        network.parameters,
+        (
+            Artifact(
+                **vars(tflite),
+                format="tflite",
+                graph="step",
+                precision="float32",
+                parity=Parity(0.0, 0.0, 200.0, 300),
+                min_snr_db=100.0,
+            ),
+        ),
+        File.of("network.npz", files["network.npz"]),
+        File.of("golden.npz", files["golden.npz"]),
+    )
+    return manifest, files
+
+
+@pytest.fixture
+def bundle(parts, tmp_path):
+    return write_bundle(tmp_path / "small.edge", *parts).path
+
+
+@pytest.fixture
+def edited(parts, tmp_path):
+    """Write a bundle whose manifest, as JSON, a function has changed."""
+
+    def write(change, folder=False):
+        import zipfile
+
+        manifest, files = parts
+        raw = json.loads(manifest.to_bytes())
+        change(raw)
+        content = {"manifest.json": json.dumps(raw).encode(), **files}
+        path = tmp_path / ("edited" if folder else "edited.edge")
+        if folder:
+            path.mkdir()
+            for name, data in content.items():
+                (path / name).write_bytes(data)
+        else:
+            with zipfile.ZipFile(path, "w") as archive:
+                for name, data in content.items():
+                    archive.writestr(name, data)
+        return path
+
+    return write
