@@ -1,0 +1,12 @@
+"""EdgeLSTM's export: Keras → network → artifacts, each replayed against Keras → bundle.
+
+>>> network = read_keras("pump.keras")
+>>> bundle = export(network, "pump.edge", precisions=["float32", "int8"], calibration=sequences)
+"""
+
+from ..runtime.network import Network
+from .calibration import read_sequences
+from .keras_reader import read_keras
+from .pipeline import Result, Target, export, targets
+
+__all__ = ["Network", "Result", "Target", "export", "read_keras", "read_sequences", "targets"]

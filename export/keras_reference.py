@@ -1,0 +1,264 @@
+"""Keras itself as the reference: a model's output on every prefix of a sequence, computed by Keras's own layers.
+
+Calling the model on every prefix would cost the square of the length. Instead the chain of layers is walked once,
+with every recurrent layer's cell in a `keras.layers.RNN` that gives its whole sequence and its last state. Before the
+first answer, that walk is checked against the model itself, called as it is on a few prefixes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..runtime.errors import InputError, UnsupportedModelError
+from ..runtime.network import check_width
+from ..runtime.parity import compare
+from .keras_chain import Call, graph_of
+from .keras_functions import keras2_hard_sigmoid
+from .keras_masking import RECURRENT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Floats = npt.NDArray[np.float32]
+
+CHUNK = 2048
+CHECKED_LENGTHS = (1, 2, 5, 13)
+MIN_SNR_DB = 80.0
+
+
+class KerasReference:
+    """Callable: (T, features) float32 → Keras's outputs on every prefix, (T, outputs) float32."""
+
+    def __init__(self, model: Any, calls: Sequence[Call], mask_value: float | None) -> None:
+        self._model = model
+        self._calls = calls
+        self._mask_value = mask_value
+        self._walk: _Walk | None = None
+
+    def __call__(self, xs: npt.ArrayLike) -> Floats:
+        """Keras's outputs on every prefix of a sequence.
+
+        Args:
+            xs: (T, features), T ≥ 1.
+
+        Raises:
+            InputError: `xs` has another shape.
+            UnsupportedModelError: on the first call, if the walk over the layers does not give what the whole model
+                gives.
+        """
+        array = np.asarray(xs, np.float32)
+        features = graph_of(self._model).inputs[0].shape[-1]
+        check_width(array, features, "reference")
+        if array.ndim != 2 or len(array) == 0:
+            raise InputError(f"reference: expected a sequence (T, {features}), got an array of shape {array.shape}")
+        if self._walk is None:
+            walk = _Walk(self._calls, features, self._mask_value)
+            _check_against_model(self._model, walk, array, self._mask_value)
+            self._walk = walk
+        return self._walk.run(array)
+
+
+class _Walk:
+    """The chain of layers in one TensorFlow graph, run over a sequence piece by piece."""
+
+    def __init__(self, calls: Sequence[Call], features: int, mask_value: float | None) -> None:
+        import keras
+        import tensorflow as tf
+
+        self._mask_value = mask_value
+        twins = [_twin(call) for call in calls]
+        rnns = [twin for call, twin in zip(calls, twins, strict=True) if call.kind in RECURRENT]
+        structure = [rnn.get_initial_state(1) for rnn in rnns]
+        self._zeros = keras.tree.flatten(structure)
+
+        def piece(x: Any, *flat_states: Any) -> tuple[Any, list[Any]]:
+            """(1, T, features) and the states → (T, outputs) and the next states."""
+            states = iter(keras.tree.pack_sequence_as(structure, list(flat_states)))
+            following: list[Any] = []
+            for call, twin in zip(calls, twins, strict=True):
+                if call.kind not in RECURRENT:
+                    x = _apply(twin, x)
+                    continue
+                # Given an initial state, Keras does not look for the mask of the input by itself.
+                mask = getattr(x, "_keras_mask", None)
+                x, *new = twin(x, initial_state=next(states), mask=mask, training=False)
+                following.extend(keras.tree.flatten(new))
+                if not call.layer.return_sequences:
+                    x = x[0]  # The layers behind take (batch, units): every timestep is one of a batch.
+            return (x[0] if len(x.shape) == 3 else x), following
+
+        specs = [
+            tf.TensorSpec((1, None, features), tf.float32),
+            *(tf.TensorSpec(z.shape, z.dtype) for z in self._zeros),
+        ]
+        self._piece: Callable[..., Any] = tf.function(piece, input_signature=specs, autograph=False)
+
+    def run(self, xs: Floats) -> Floats:
+        states = self._zeros
+        outputs: list[Any] = []
+        start = 0
+        while start < len(xs):
+            stop = self._end_of_piece(xs, start)
+            y, states = self._piece(xs[None, start:stop], *states)
+            outputs.append(y.numpy())
+            start = stop
+        return np.concatenate(outputs)
+
+    def _end_of_piece(self, xs: Floats, start: int) -> int:
+        stop = min(start + CHUNK, len(xs))
+        # Keras repeats the last output for a masked timestep, but gives zeros where a piece begins with one.
+        while self._mask_value is not None and stop < len(xs) and (xs[stop] == np.float32(self._mask_value)).all():
+            stop += 1
+        return stop
+
+
+def _apply(layer: Any, x: Any) -> Any:
+    import keras
+
+    if not isinstance(layer, keras.layers.TimeDistributed):
+        return layer(x, training=False) if layer._call_has_training_arg else layer(x)
+    # Where the length is not known to TensorFlow, TimeDistributed of Keras 3.15 gives as many timesteps as there are
+    # sequences in the batch. Every timestep as one of a batch is what it means.
+    y = _apply(layer.layer, x[0])[None]
+    mask = getattr(x, "_keras_mask", None)
+    if mask is not None:
+        y._keras_mask = mask
+    return y
+
+
+def _twin(call: Call) -> Any:
+    """The layer itself, or its like in float32; of a recurrent layer, its cell in an RNN that gives everything."""
+    import keras
+
+    layer = call.layer
+    if call.kind in RECURRENT:
+        cell = _float32_cell(layer.cell)
+        rnn = keras.layers.RNN(
+            cell,
+            return_sequences=True,
+            return_state=True,
+            name=layer.name,
+            dtype="float32",
+        )
+        rnn.build((1, None, call.input_shape[-1]))
+        rnn.set_weights(layer.get_weights())
+        return rnn
+    if _is_float32(layer):
+        return layer
+    with keras2_functions():
+        twin = type(layer).from_config(float32_config(layer.get_config()))
+    twin.build(call.input_shape)
+    copy_weights(layer, twin)
+    return twin
+
+
+def _float32_cell(cell: Any) -> Any:
+    import keras
+
+    if isinstance(cell, keras.layers.StackedRNNCells):
+        return keras.layers.StackedRNNCells([_float32_cell(part) for part in cell.cells], dtype="float32")
+    settings = {"activation": cell.activation, "use_bias": cell.use_bias, "dtype": "float32"}
+    if not isinstance(cell, keras.layers.SimpleRNNCell):
+        settings["recurrent_activation"] = cell.recurrent_activation
+    if isinstance(cell, keras.layers.GRUCell):
+        settings["reset_after"] = cell.reset_after
+    return type(cell)(cell.units, **settings)
+
+
+def _is_float32(layer: Any) -> bool:
+    return all(part.compute_dtype == part.variable_dtype == "float32" for part in layer._flatten_layers())
+
+
+def float32_config(config: Any) -> Any:
+    """A layer's or model's configuration with every dtype policy in it set to float32."""
+    if isinstance(config, dict):
+        return {key: "float32" if key == "dtype" else float32_config(value) for key, value in config.items()}
+    if isinstance(config, (list, tuple)):
+        return type(config)(float32_config(value) for value in config)
+    return config
+
+
+def copy_weights(source: Any, target: Any) -> None:
+    """Copy weights, those of Normalization included, which keeps them in another form too."""
+    target.set_weights(source.get_weights())
+    for layer in target._flatten_layers():
+        if hasattr(layer, "finalize_state"):
+            layer.finalize_state()
+
+
+def keras2_functions() -> Any:
+    """A scope in which Keras finds the functions of Keras 2 that are given to models of Keras 2."""
+    import keras
+
+    return keras.saving.custom_object_scope({"keras2_hard_sigmoid": keras2_hard_sigmoid})
+
+
+def _check_against_model(model: Any, walk: _Walk, xs: Floats, mask_value: float | None) -> None:
+    if not _is_float32(model):
+        model = _float32_model(model)
+    batch, steps, _ = graph_of(model).inputs[0].shape
+    lengths = (steps,) if steps is not None else CHECKED_LENGTHS
+    x = np.resize(xs, (max(lengths), xs.shape[1]))
+    if mask_value is not None:
+        x[[0, *range(3, len(x), 4)]] = mask_value
+    expected: list[Floats] = []
+    found: list[Floats] = []
+    ours = walk.run(x)
+    for length in lengths:
+        y = _call(model, np.repeat(x[None, :length], batch or 1, axis=0))[0]
+        expected.append(np.atleast_2d(y))
+        found.append(ours[:length] if y.ndim == 2 else ours[length - 1 : length])
+    if not np.isfinite(np.concatenate(expected)).all():
+        raise UnsupportedModelError(
+            f'model "{model.name}": Keras itself gives outputs that are not finite; check its weights and the inputs'
+        )
+    parity = compare(np.concatenate(expected), np.concatenate(found))
+    if parity.snr_db < MIN_SNR_DB:
+        raise UnsupportedModelError(
+            f'model "{model.name}": its layers one after the other do not give what the whole model gives '
+            f"(signal-to-noise ratio {parity.snr_db:.0f} dB), so something in it is not understood; "
+            "please report it with the model's summary, or export it as a sequence graph instead (--graph sequence)"
+        )
+
+
+def _float32_model(model: Any) -> Any:
+    with keras2_functions():
+        clone = type(model).from_config(float32_config(model.get_config()))
+    copy_weights(model, clone)
+    return clone
+
+
+def _call(model: Any, x: Floats) -> Floats:
+    """The whole model called once, from zero state."""
+    import keras
+
+    inputs = keras.tree.pack_sequence_as(graph_of(model)._inputs_struct, [x])
+    with _zero_states(model):
+        (output,) = keras.tree.flatten(model(inputs, training=False))
+    return np.asarray(keras.ops.convert_to_numpy(output), np.float32)
+
+
+@contextmanager
+def _zero_states(model: Any) -> Iterator[None]:
+    """Zero the states of stateful layers for a while, and put them back."""
+    import keras
+
+    variables = [
+        variable
+        for layer in model._flatten_layers()
+        if isinstance(layer, keras.layers.RNN) and layer.states is not None
+        for variable in keras.tree.flatten(layer.states)
+    ]
+    kept = [variable.numpy() for variable in variables]
+    for variable in variables:
+        variable.assign(np.zeros(variable.shape))
+    try:
+        yield
+    finally:
+        for variable, value in zip(variables, kept, strict=True):
+            variable.assign(value)

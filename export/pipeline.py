@@ -1,0 +1,334 @@
+"""The export pipeline: network → artifacts → replay against Keras → bundle."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy.typing as npt
+
+from ..runtime.backends import open_artifact
+from ..runtime.bundle import Artifact, Bundle, File, Golden, Manifest, write_bundle
+from ..runtime.errors import InputError, ParityError, UnsupportedModelError
+from ..runtime.model import replay
+from ..runtime.network import Network
+from ..runtime.network_file import network_to_bytes
+from ..runtime.parity import TOLERANCES, Parity, compare
+from ..runtime.sequence import replay_sequences
+from ..runtime.stream import Stream
+from ..runtime.tflite_metadata import METADATA_NAME
+from .calibration import Ranges, as_sequences, observe_ranges
+from .description import describe
+from .golden import golden_vectors
+from .tflite_graph import INTEGER_PRECISIONS, tflite_sequence_graph, tflite_step_graph
+from .unstreamable import UnstreamableModel
+
+if TYPE_CHECKING:
+    from keras import Model as KerasModel
+
+FORMATS = ("tflite", "onnx")
+PRECISIONS = tuple(TOLERANCES)
+GRAPHS = ("step", "sequence")
+_PACKAGES = ("edgelstm", "keras", "tensorflow", "ai-edge-litert", "onnx", "onnxruntime", "tf2onnx", "numpy")
+
+
+@dataclass(frozen=True, order=True)
+class Target:
+    """An artifact to make: a format × a graph × a precision."""
+
+    format: str
+    graph: str
+    precision: str
+
+    @property
+    def exists(self) -> bool:
+        """Whether this combination can be exported."""
+        if self.graph == "sequence":
+            return self.precision == "float32"
+        return self.format == "tflite" or self.precision not in INTEGER_PRECISIONS
+
+    @property
+    def file(self) -> str:
+        """Its name in the bundle."""
+        middle = self.precision if self.graph == "step" else self.graph
+        return f"model.{middle}.{self.format}"
+
+    def __str__(self) -> str:
+        return f"{self.format} {self.precision}" + ("" if self.graph == "step" else f" ({self.graph})")
+
+
+@dataclass(frozen=True)
+class Result:
+    """An artifact that was made and replayed."""
+
+    target: Target
+    content: bytes
+    parity: Parity
+    min_snr_db: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether it computes what Keras computes, within its tolerance."""
+        return self.parity.snr_db >= self.min_snr_db
+
+
+def targets(
+    formats: Iterable[str], precisions: Iterable[str], graphs: Iterable[str] = ("step",)
+) -> tuple[list[Target], list[Target]]:
+    """The combinations asked for: those that exist, and those that do not.
+
+    Raises:
+        InputError: an unknown format, precision or graph, or no combination that exists.
+    """
+    for what, given, known in (
+        ("format", formats, FORMATS),
+        ("precision", precisions, PRECISIONS),
+        ("graph", graphs, GRAPHS),
+    ):
+        for value in given:
+            if value not in known:
+                raise InputError(f"no {what} {value!r}; there are {', '.join(known)}")
+    everything = [Target(f, g, p) for f in formats for g in graphs for p in precisions]
+    found = [target for target in everything if target.exists]
+    if not found:
+        raise InputError(f"nothing to export: {', '.join(map(str, everything))} does not exist")
+    return found, [target for target in everything if not target.exists]
+
+
+def export(
+    source: Network | KerasModel | str | Path,
+    path: str | Path,
+    formats: Sequence[str] = FORMATS,
+    precisions: Sequence[str] = ("float32",),
+    graphs: Sequence[str] = ("step",),
+    calibration: npt.ArrayLike | None = None,
+    name: str | None = None,
+    features: Sequence[str] | None = None,
+    outputs: Sequence[str] | None = None,
+    window: int | None = None,
+    training: Mapping[str, Any] | None = None,
+    min_snr: float | None = None,
+    keep_going: bool = False,
+    legacy_tflite: bool = False,
+    report: Callable[[Result], None] | None = None,
+) -> Bundle:
+    """Export a model, prove every artifact against Keras, and write the bundle.
+
+    Args:
+        source: a network from `read_keras`, a Keras model, or the path of one.
+        path: where to: a `.edge` file, or a folder.
+        formats: of `tflite`, `onnx`.
+        precisions: of `float32`, `float16`, `dynamic`, `int8`, `int16x8`. Combinations that do not exist are left out.
+        graphs: `step`, to be streamed, and `sequence`, which takes whole sequences (float32 only). A model that
+            cannot be streamed can be exported as `sequence`.
+        calibration: (N, T, features) or (T, features) representative raw inputs; needed for `int8` and `int16x8`.
+        name: what to call the model; by default what Keras or the file calls it.
+        features: names of the inputs.
+        outputs: names of the outputs.
+        window: timesteps that the model was trained on at a time.
+        training: what else training knows, kept in the manifest.
+        min_snr: least signal-to-noise ratio in dB, in place of each precision's own.
+        keep_going: leave out what fails instead of writing no bundle.
+        legacy_tflite: keep every TFLite file loadable by tflite-runtime 2.14.
+        report: called with every artifact once it is made and replayed.
+
+    Returns:
+        The bundle as it was written.
+
+    Raises:
+        UnsupportedModelError: the model cannot be exported, or not streamed.
+        InputError: the arguments do not fit the model or each other.
+        ParityError: an artifact is beyond its tolerance; nothing is written. Its `results` holds all results.
+        BundleError: `path` cannot be written.
+        BackendUnavailableError: an artifact cannot be replayed because its runtime is not installed.
+    """
+    wanted, _ = targets(formats, precisions, graphs)
+    if isinstance(source, Network):
+        network = source if name is None else replace(source, name=name)
+    else:
+        from .keras_reader import read_keras
+
+        try:
+            network = read_keras(source, name=name)
+        except UnsupportedModelError:
+            if {target.graph for target in wanted} != {"sequence"}:
+                raise
+            return _export_unstreamable(
+                UnstreamableModel.of(source, name),
+                path,
+                wanted,
+                features,
+                outputs,
+                window,
+                training,
+                min_snr,
+                keep_going,
+                report,
+            )
+    data = None if calibration is None else as_sequences(calibration, network.features)
+    ranges: Ranges | None = None
+    if integer := sorted({t.precision for t in wanted} & set(INTEGER_PRECISIONS)):
+        if data is None:
+            raise InputError(
+                f"{' and '.join(integer)} need calibration data to find the ranges of the model's values: "
+                "representative inputs as .npy, .npz or .csv (--calibration FILE)"
+            )
+        ranges = observe_ranges(network, data)
+    golden = golden_vectors(network, data)
+    manifest = _manifest(network.name, network.features, network.outputs, features, outputs, window, training)
+    manifest = replace(manifest, layers=describe(network), parameters=network.parameters)
+    results: list[Result] = []
+    # An ONNX step graph takes whole sequences as well, so it stands for both.
+    steps = [replace(target, graph="step") if target.format == "onnx" else target for target in wanted]
+    for target in dict.fromkeys(steps):
+        content = _content(network, target, manifest, ranges, legacy_tflite)
+        results.append(Result(target, content, _parity(target, content, network, golden), _least(target, min_snr)))
+        if report is not None:
+            report(results[-1])
+    return _write(path, manifest, results, golden, network_to_bytes(network), keep_going)
+
+
+def _export_unstreamable(
+    model: UnstreamableModel,
+    path: str | Path,
+    wanted: Sequence[Target],
+    features: Sequence[str] | None,
+    outputs: Sequence[str] | None,
+    window: int | None,
+    training: Mapping[str, Any] | None,
+    min_snr: float | None,
+    keep_going: bool,
+    report: Callable[[Result], None] | None,
+) -> Bundle:
+    golden = model.golden()
+    manifest = _manifest(model.name, model.features, model.outputs, features, outputs, window, training)
+    manifest = replace(manifest, streamable=False, layers=model.layers, parameters=model.parameters)
+    results: list[Result] = []
+    for target in dict.fromkeys(wanted):
+        content = model.convert(target.format)
+        parity = compare(replay_sequences(target.format, content, target.file, golden), golden.outputs)
+        results.append(Result(target, content, parity, _least(target, min_snr)))
+        if report is not None:
+            report(results[-1])
+    return _write(path, manifest, results, golden, None, keep_going)
+
+
+def _content(network: Network, target: Target, manifest: Manifest, ranges: Ranges | None, legacy_tflite: bool) -> bytes:
+    description = {
+        "name": manifest.name,
+        "features": manifest.features,
+        "outputs": manifest.outputs,
+        "window": manifest.window,
+        "layers": manifest.layers,
+        "parameters": manifest.parameters,
+        "graph": target.graph,
+        "precision": target.precision,
+    }
+    if target.format == "onnx":
+        from .onnx_graph import onnx_step_graph
+
+        return onnx_step_graph(network, target.precision, {METADATA_NAME: json.dumps(description)})
+    if target.graph == "sequence":
+        return tflite_sequence_graph(network, description)
+    return tflite_step_graph(network, target.precision, description, ranges, legacy_tflite)
+
+
+def _parity(target: Target, content: bytes, network: Network, golden: Golden) -> Parity:
+    if target.graph == "step":
+        session = open_artifact(target.format, content, target.file).session()
+        return compare(replay(Stream(session, b"", network.name), golden), golden.outputs)
+    expected = golden.outputs
+    if not network.return_sequences:
+        expected = expected[[*(s - 1 for s in golden.starts[1:]), -1]]
+    return compare(replay_sequences(target.format, content, target.file, golden), expected)
+
+
+def _manifest(
+    name: str,
+    features: int,
+    outputs: int,
+    feature_names: Sequence[str] | None,
+    output_names: Sequence[str] | None,
+    window: int | None,
+    training: Mapping[str, Any] | None,
+) -> Manifest:
+    return Manifest(
+        name=re.sub(r"[^\w.-]+", "_", name),
+        features=_names("features", feature_names, features, "x"),
+        outputs=_names("outputs", output_names, outputs, "y"),
+        streamable=True,
+        window=window,
+        layers=(),
+        parameters=0,
+        artifacts=(),
+        network=None,
+        golden=File("golden.npz", 0, ""),
+        training=dict(training or {}),
+        versions={package: version for package in _PACKAGES if (version := _version(package))},
+    )
+
+
+def _names(what: str, given: Sequence[str] | None, count: int, stem: str) -> tuple[str, ...]:
+    if given is None:
+        return tuple(f"{stem}{i}" for i in range(count))
+    names = tuple(given)
+    if len(names) != count or len(set(names)) != count:
+        raise InputError(f"the model has {count} {what}; got {len(names)} names: {', '.join(names)}")
+    return names
+
+
+def _least(target: Target, min_snr: float | None) -> float:
+    return TOLERANCES[target.precision] if min_snr is None else min_snr
+
+
+def _write(
+    path: str | Path,
+    manifest: Manifest,
+    results: Sequence[Result],
+    golden: Golden,
+    network: bytes | None,
+    keep_going: bool,
+) -> Bundle:
+    passed = [result for result in results if result.passed]
+    failed = [result for result in results if not result.passed]
+    if failed and not (keep_going and passed):
+        worst = "; ".join(
+            f"{r.target}: {r.parity.snr_db:.1f} dB where {r.min_snr_db:g} dB is the least" for r in failed
+        )
+        raise ParityError(
+            f"{manifest.name}: not within tolerance of Keras, so no bundle is written: {worst}. Leave these out, "
+            "pass --keep-going to write the others, or --min-snr to accept less",
+            tuple(results),
+        )
+    files = {r.target.file: r.content for r in passed} | {"golden.npz": golden.to_bytes()}
+    if network is not None:
+        files["network.npz"] = network
+    manifest = replace(
+        manifest,
+        artifacts=tuple(
+            Artifact(
+                **vars(File.of(r.target.file, r.content)),
+                format=r.target.format,
+                graph=r.target.graph,
+                precision=r.target.precision,
+                parity=r.parity,
+                min_snr_db=r.min_snr_db,
+            )
+            for r in passed
+        ),
+        network=None if network is None else File.of("network.npz", network),
+        golden=File.of("golden.npz", files["golden.npz"]),
+    )
+    return write_bundle(path, manifest, files)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,160 @@
+"""TFLite files of a network: the step graph in every precision, the sequence graph in float32.
+
+Step graph, signature `step`: inputs `x` (1, features) float32 and each state by its name, such as `lstm_h`
+(1, units); outputs `y` (1, outputs) float32 and each next state as `lstm_h_next`. States start as zeros and are
+fed back byte for byte: their types and scales are the same on both sides, also in the integer precisions.
+
+Sequence graph, signature `sequence`: input `x` (1, T, features) for any T, output `y` (1, T, outputs), or
+(1, outputs) where the Keras model answers only once per sequence. It keeps nothing between calls.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ..runtime.network import Network
+from ..runtime.tflite_metadata import CHECKSUM_PLACEHOLDER, CHECKSUM_PREFIX, METADATA_NAME, checksum
+from .calibration import Ranges
+from .tflite_float import FloatStep
+from .tflite_integer import IntegerStep
+from .tflite_writer import GraphWriter, ModelWriter, Value
+
+INTEGER_PRECISIONS = ("int8", "int16x8")
+
+
+def tflite_step_graph(
+    network: Network,
+    precision: str,
+    description: Mapping[str, Any],
+    ranges: Ranges | None = None,
+    legacy: bool = False,
+) -> bytes:
+    """The step graph as a `.tflite` file.
+
+    Args:
+        network: what to write.
+        precision: one of the five.
+        description: what to store in the file about it, as JSON; `edgelstm.runtime` shows it.
+        ranges: what `observe_ranges` found, for `int8` and `int16x8`.
+        legacy: keep the file loadable by tflite-runtime 2.14; only `dynamic` differs.
+    """
+    model = ModelWriter()
+    graph = model.graph("step")
+    x = graph.tensor("x", (1, network.features))
+    if precision in INTEGER_PRECISIONS:
+        if ranges is None:
+            raise ValueError(f"{precision} needs the ranges of a calibration")
+        step: FloatStep = IntegerStep(graph, precision, ranges, network)
+    else:
+        step = FloatStep(graph, precision, legacy)
+    states = [
+        graph.tensor(spec.name, (1, spec.units), *step.state_type(spec.layer, spec.kind)) for spec in network.states
+    ]
+    y, following = step.emit(network, x, states)
+    names = [spec.name for spec in network.states]
+    model.signature(
+        "step",
+        graph,
+        {"x": x, **dict(zip(names, states, strict=True))},
+        {"y": y, **{f"{name}_next": value for name, value in zip(names, following, strict=True)}},
+    )
+    return _finish(model, description)
+
+
+def tflite_sequence_graph(network: Network, description: Mapping[str, Any]) -> bytes:
+    """The float32 sequence graph as a `.tflite` file: a loop around the same operators as the step graph."""
+    model = ModelWriter()
+    main, condition, body = (model.graph(name) for name in ("sequence", "condition", "body"))
+
+    def carried(graph: GraphWriter) -> list[Value]:
+        result = (-1, network.outputs) if network.return_sequences else (1, network.outputs)
+        return [
+            graph.tensor("t", (1,), np.int32),
+            graph.tensor("x", (1, -1, network.features)),
+            graph.tensor("y", result),
+            *(graph.tensor(spec.name, (1, spec.units)) for spec in network.states),
+        ]
+
+    _condition(condition, carried(condition))
+    _body(body, carried(body), network)
+    x = main.tensor("x", (1, -1, network.features))
+    steps = _length(main, x)
+    if network.return_sequences:
+        zeros = main.tensor("zeros", (-1, network.outputs))
+        shape = main.tensor("shape", (2,), np.int32)
+        width = main.constant("width", [network.outputs], np.int32)
+        main.op("CONCATENATION", [steps, width], [shape], 1, "ConcatenationOptions", axis=0)
+        main.op("FILL", [shape, main.constant("zero", np.float32(0))], [zeros], 1, "FillOptions")
+    else:
+        zeros = main.constant("zeros", np.zeros((1, network.outputs)))
+    start = [main.constant(f"{spec.name}_zero", np.zeros((1, spec.units))) for spec in network.states]
+    loop = [main.constant("start", [0], np.int32), x, zeros, *start]
+    after = carried(main)
+    options = {"condSubgraphIndex": condition.index, "bodySubgraphIndex": body.index}
+    main.op("WHILE", loop, after, 1, "WhileOptions", **options)
+    y = after[2]
+    if network.return_sequences:
+        y = main.tensor("result", (1, -1, network.outputs))
+        main.op("EXPAND_DIMS", [after[2], main.constant("axis", [0], np.int32)], [y], 1, "ExpandDimsOptions")
+    model.signature("sequence", main, {"x": x}, {"y": y})
+    return _finish(model, description)
+
+
+def _length(graph: GraphWriter, x: Value) -> Value:
+    """The number of timesteps of x, shape (1,)."""
+    shape, length = graph.tensor("x_shape", (3,), np.int32), graph.tensor("steps", (1,), np.int32)
+    graph.op("SHAPE", [x], [shape], 1, "ShapeOptions", outType=graph.model.schema.TensorType.INT32)
+    one = graph.constant("one", [1], np.int32)
+    graph.op("SLICE", [shape, one, one], [length], 1, "SliceOptions")
+    return length
+
+
+def _condition(graph: GraphWriter, carried: list[Value]) -> None:
+    more = graph.tensor("more", (1,), np.bool_)
+    graph.op("LESS", [carried[0], _length(graph, carried[1])], [more], 1, "LessOptions")
+    graph.set_interface(carried, [more])
+
+
+def _body(graph: GraphWriter, carried: list[Value], network: Network) -> None:
+    t, x, ys, *states = carried
+    now = graph.tensor("x_t", (1, 1, network.features))
+    graph.op("GATHER", [x, t], [now], 1, "GatherOptions", axis=1)
+    flat = graph.tensor("x_now", (1, network.features))
+    graph.op("RESHAPE", [now, graph.constant("flat", [1, network.features], np.int32)], [flat])
+    y, following = FloatStep(graph, "float32").emit(network, flat, states)
+    if network.return_sequences:
+        where = graph.tensor("where", (2,), np.int32)
+        graph.op(
+            "CONCATENATION",
+            [t, graph.constant("column", [0], np.int32)],
+            [where],
+            1,
+            "ConcatenationOptions",
+            axis=0,
+        )
+        updated = graph.tensor("ys", ys.shape)
+        graph.op("DYNAMIC_UPDATE_SLICE", [ys, y, where], [updated], 1)
+        y = updated
+    after = graph.tensor("t_next", (1,), np.int32)
+    one = graph.constant("one", [1], np.int32)
+    graph.op("ADD", [t, one], [after], 1, "AddOptions")
+    # Every loop output needs a tensor of its own, where the last layer's state is also the answer.
+    outputs = [after, x, y, *following]
+    for position, value in enumerate(outputs):
+        if position > 2 and value.index == y.index:
+            copy = graph.tensor("copy", value.shape)
+            graph.op("RESHAPE", [value, graph.constant("same", list(value.shape), np.int32)], [copy])
+            outputs[position] = copy
+    graph.set_interface(carried, outputs)
+
+
+def _finish(model: ModelWriter, description: Mapping[str, Any]) -> bytes:
+    text = json.dumps({"crc32": CHECKSUM_PLACEHOLDER.decode(), **description})
+    model.metadata(METADATA_NAME, text.encode())
+    content = model.to_bytes()
+    at = content.index(CHECKSUM_PREFIX) + len(CHECKSUM_PREFIX)
+    return content[:at] + checksum(content, at) + content[at + len(CHECKSUM_PLACEHOLDER) :]

@@ -1,0 +1,255 @@
+"""One timestep of a network as TFLite operators in integer arithmetic: `int8` and `int16x8`.
+
+What decides whether a quantised recurrence stays right over a long stream is where the rounding falls:
+
+- Inputs of matrix products are int8 (`int8`) or int16 (`int16x8`), the weights int8.
+- The gates and everything element-wise are int16 in both, and so are the states that accumulate (an LSTM's c, a
+  GRU's h): eight bits would lose every update smaller than half a quantum, and the state would stick.
+- A sum that goes into a sigmoid or tanh is clipped where the function is flat, so its quantum is small whatever
+  the weights are. Sums that go elsewhere take the range that calibration found.
+- Features of different size are each scaled to [-1, 1] in float before the one scale of the input tensor.
+- Every state has one type and scale, as input and as output, so its bytes can be fed back.
+
+Functions that have no integer kernel, and layers without weights, are computed in float between a DEQUANTIZE and
+a QUANTIZE.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import singledispatchmethod
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..runtime.activations import Function
+from ..runtime.network import GRU, LSTM, Dense, Network, Recurrent, SimpleRNN
+from .calibration import Ranges
+from .tflite_activations import activate
+from .tflite_float import FloatStep, symmetric_int8
+from .tflite_ops import UNIT_INT16
+from .tflite_writer import GraphWriter, Value
+
+# Room above the largest value seen in calibration. int16 can afford more.
+MARGIN_INT8, MARGIN_INT16 = 1.1, 1.5
+# The widest scales that a function's input needs, beyond which the function is flat to within the quantum of its
+# output: (int8, int16). Powers of two, for which the int16 kernels are most exact.
+BOUNDED = ("tanh", "sigmoid")
+FLAT = {"sigmoid": (1 / 16, 1 / 4096), "tanh": (1 / 32, 1 / 4096)}
+Part = tuple[Value, npt.NDArray[Any]]
+
+
+class IntegerStep(FloatStep):
+    """Emits the operators of one timestep, layer by layer."""
+
+    def __init__(self, graph: GraphWriter, precision: str, ranges: Ranges, network: Network) -> None:
+        super().__init__(graph, precision)
+        self._narrow = np.dtype(np.int8 if precision == "int8" else np.int16)
+        self._ranges = ranges
+        bounded = [layer for layer in network.recurrent_layers if layer.activation.name in BOUNDED]
+        reach = max((float(ranges.of(layer.name, "h").max()) for layer in bounded), default=1.0)
+        # One scale for all inputs of products, so that they can be concatenated into one: outputs of bounded layers
+        # never leave [-1, 1] and often stay well inside; raw features are scaled to the same range.
+        self._reach = min(1.0, max(reach, 2.0**-6) * MARGIN_INT8) if precision == "int8" else 1.0
+        self._unit = self._reach / 127 if precision == "int8" else UNIT_INT16
+        self._types: dict[tuple[str, str], tuple[npt.DTypeLike, float]] = {}
+        for layer in network.recurrent_layers:
+            bounded = layer.activation.name in BOUNDED
+            h_scale = self._scale(layer.name, "h", self._narrow)
+            if isinstance(layer, GRU):
+                self._types[layer.name, "h"] = (
+                    np.int16,
+                    UNIT_INT16 if bounded else self._wide(layer.name, "h"),
+                )
+            else:
+                self._types[layer.name, "h"] = self._narrow, self._unit if bounded else h_scale
+            if isinstance(layer, LSTM):
+                self._types[layer.name, "c"] = np.int16, self._wide(layer.name, "c")
+
+    def state_type(self, layer: str, kind: str) -> tuple[npt.DTypeLike, float | None]:
+        """Type and scale of a state."""
+        return self._types[layer, kind]
+
+    def emit(self, network: Network, x: Value, states: Sequence[Value]) -> tuple[Value, list[Value]]:
+        """Append a timestep: float x and integer states give float y and the next states."""
+        y, following = super().emit(network, x, states)
+        return self.ops.dequantize(y), following
+
+    def linear(self, parts: Sequence[Part], bias: npt.NDArray[Any] | None) -> Value:
+        """Not used here: an integer product needs the range of its result; see `product`."""
+        raise NotImplementedError
+
+    def product(
+        self, parts: Sequence[Part], bias: npt.NDArray[Any], scale: float, part_scales: Sequence[float]
+    ) -> Value:
+        """Σ xᵢ · kernelᵢ + bias as an int16 tensor of `scale` or, from int8 inputs, its int8 equivalent.
+
+        Inputs of one scale make one product. Others make one each, of `part_scales`, added in int16.
+        """
+        if len({value.scale for value, _ in parts}) == 1:
+            x = parts[0][0] if len(parts) == 1 else self.ops.concat([value for value, _ in parts])
+            return self.ops.widen(self._product(x, np.concatenate([k for _, k in parts]), bias, scale))
+        sums = [
+            self.ops.widen(self._product(value, kernel, bias if first else np.zeros_like(bias), part_scale))
+            for first, (value, kernel), part_scale in zip((True, False), parts, part_scales, strict=True)
+        ]
+        return self.ops.add(sums[0], sums[1], scale if self._narrow == np.int16 else scale / 256)
+
+    def _product(self, x: Value, kernel: npt.NDArray[Any], bias: npt.NDArray[Any], scale: float) -> Value:
+        weights, scales = symmetric_int8(kernel.T)
+        if x.scale is None:
+            raise ValueError("the input of an integer product has no scale")
+        bias_scales = [x.scale * s for s in scales]
+        wide = np.int32 if self._narrow == np.int8 else np.int64
+        limit = 2.0**30 if wide is np.int32 else 2.0**46
+        quantized = np.clip(np.rint(bias / np.array(bias_scales)), -limit, limit).astype(wide)
+        return self.ops.fully_connected(
+            x,
+            self.ops.constant(weights, np.int8, scales),
+            # The kernel derives a bias's scales from the others; writing them costs 12 bytes a row.
+            self.ops.constant(quantized, wide),
+            scale,
+            version=4,  # int8 and int16 inputs
+        )
+
+    def _gate(
+        self,
+        layer: Recurrent,
+        parts: Sequence[Part],
+        bias: npt.NDArray[Any],
+        columns: Any,
+        function: Function,
+    ) -> Value:
+        """function(Σ xᵢ · kernelᵢ + bias) for some columns of the kernels, as int16."""
+        name = layer.name
+        seen = [self._ranges.of(name, kind)[columns].max() for kind in ("sum", "x_sum", "h_sum")]
+        scale, *part_scales = (self._from_range(r, self._narrow) for r in seen)
+        scale = self._clipped(function, scale)
+        cut = [(value, kernel[:, columns]) for value, kernel in parts]
+        return self._activate(function, self.product(cut, bias[columns], scale, part_scales))
+
+    def _clipped(self, function: Function, scale: float) -> float:
+        """A scale for the input of a function: no wider than where the function is flat."""
+        return min(scale, FLAT[function.name][self._narrow == np.int16]) if function.name in FLAT else scale
+
+    def _activate(self, function: Function, x: Value) -> Value:
+        """An activation function of an int16 tensor, as int16."""
+        if function.name == "linear":
+            return x
+        if function.name in FLAT:
+            return self.ops.squash("LOGISTIC" if function.name == "sigmoid" else "TANH", x)
+        if x.scale is None:
+            raise ValueError("the input of an integer activation has no scale")
+        reach = np.linspace(-32768 * x.scale, 32768 * x.scale, 4097, dtype=np.float32)
+        largest = float(np.abs(function(reach[:, None])).max()) or 1.0
+        y = activate(self.ops, function, self.ops.dequantize(x))
+        return self.ops.quantize(y, np.int16, largest / 32767)
+
+    @singledispatchmethod
+    def recur(self, layer: Recurrent, x: Value, state: Sequence[Value]) -> list[Value]:
+        """Next states of a recurrent layer, its output first."""
+        raise NotImplementedError(type(layer).__name__)
+
+    @recur.register
+    def _(self, layer: LSTM, x: Value, state: Sequence[Value]) -> list[Value]:
+        h, c = state
+        ops, u = self.ops, layer.units
+        x, kernel = self._input(layer.name, x, layer.kernel)
+        parts = [(x, kernel), (h, layer.recurrent_kernel)]
+        gates = np.r_[0 : 2 * u, 3 * u : 4 * u]
+        i, f, o = ops.split(self._gate(layer, parts, layer.bias, gates, layer.recurrent_activation), 3)
+        g = self._gate(layer, parts, layer.bias, np.r_[2 * u : 3 * u], layer.activation)
+        kept = ops.mul(f, c, c.scale)
+        c_next = ops.add(kept, ops.mul(i, g, self._product_scale(i, g)), c.scale)
+        out = self._activate(layer.activation, c_next)
+        h_next = ops.quantize(ops.mul(o, out, self._product_scale(o, out)), h.dtype, self._known(h))
+        return [h_next, c_next]
+
+    @recur.register
+    def _(self, layer: GRU, x: Value, state: Sequence[Value]) -> list[Value]:
+        (h,) = state
+        ops, u = self.ops, layer.units
+        x, kernel = self._input(layer.name, x, layer.kernel)
+        narrow = self._to_narrow(h)
+        both = layer.bias + layer.recurrent_bias
+        parts = [(x, kernel), (narrow, layer.recurrent_kernel)]
+        z, r = ops.split(self._gate(layer, parts, both, np.r_[0 : 2 * u], layer.recurrent_activation), 2)
+        columns = np.r_[2 * u : 3 * u]
+        x_seen, h_seen, seen = (self._ranges.of(layer.name, kind)[columns].max() for kind in ("x_sum", "h_sum", "sum"))
+        x_scale, h_scale = self._from_range(x_seen, self._narrow), self._from_range(h_seen, self._narrow)
+        # int16 sums: the flat part of tanh, or what the two parts can reach together.
+        total = self._from_range(x_seen + h_seen, np.int16)
+        total = min(total, FLAT["tanh"][1]) if layer.activation.name in FLAT else total
+        if layer.reset_after:
+            product = ops.widen(
+                self._product(narrow, layer.recurrent_kernel[:, columns], layer.recurrent_bias[columns], h_scale)
+            )
+            ahead = ops.widen(self._product(x, kernel[:, columns], layer.bias[columns], x_scale))
+            sums = ops.add(ahead, ops.mul(r, product, self._product_scale(r, product)), total)
+        else:
+            reset = self._to_narrow(ops.mul(r, h, self._known(h)))
+            parts = [(x, kernel[:, columns]), (reset, layer.recurrent_kernel[:, columns])]
+            scale = self._clipped(layer.activation, self._from_range(max(seen, x_seen + h_seen), self._narrow))
+            sums = self.product(parts, both[columns], scale, (x_scale, h_scale))
+        candidate = self._activate(layer.activation, sums)
+        change = ops.sub(h, candidate, 2 * max(self._known(h), self._known(candidate)))
+        moved = ops.mul(z, change, self._product_scale(z, change))
+        return [ops.add(candidate, moved, self._known(h))]
+
+    @recur.register
+    def _(self, layer: SimpleRNN, x: Value, state: Sequence[Value]) -> list[Value]:
+        x, kernel = self._input(layer.name, x, layer.kernel)
+        parts = [(x, kernel), (state[0], layer.recurrent_kernel)]
+        y = self._gate(layer, parts, layer.bias, np.r_[0 : layer.units], layer.activation)
+        return [self.ops.quantize(y, state[0].dtype, self._known(state[0]))]
+
+    @singledispatchmethod
+    def apply(self, layer: Any, x: Value) -> Value:
+        """Output of a layer without state: in float, but for a Dense."""
+        return super().apply(layer, self.ops.dequantize(x))
+
+    @apply.register
+    def _(self, layer: Dense, x: Value) -> Value:
+        x, kernel = self._input(layer.name, x, layer.kernel)
+        scale = self._from_range(self._ranges.of(layer.name, "sum").max(), self._narrow)
+        y = self.ops.dequantize(self._product(x, kernel, layer.bias, scale))
+        return activate(self.ops, layer.activation, y)
+
+    def _input(self, layer: str, x: Value, kernel: npt.NDArray[Any]) -> tuple[Value, npt.NDArray[Any]]:
+        """The input of a matrix product in its type, and the kernel that goes with it."""
+        if x.dtype != np.float32:
+            return self._to_narrow(x), kernel
+        largest = self._ranges.of(layer, "x")
+        reach = np.where(largest > 0, largest, 1.0) * MARGIN_INT8 / self._reach
+        scaled = self.ops.mul(x, self.ops.constant((1 / reach)[None]))
+        return self.ops.quantize(scaled, self._narrow, self._unit), kernel * reach[:, None]
+
+    def _to_narrow(self, x: Value) -> Value:
+        if x.dtype == self._narrow:
+            return x
+        scale = self._unit if x.scale == UNIT_INT16 else self._known(x) * 32767 / 127
+        return self.ops.quantize(x, self._narrow, scale)
+
+    def _scale(self, layer: str, kind: str, dtype: npt.DTypeLike) -> float:
+        return self._from_range(self._ranges.of(layer, kind).max(), dtype)
+
+    def _wide(self, layer: str, kind: str) -> float:
+        return self._scale(layer, kind, np.int16)
+
+    @staticmethod
+    def _from_range(largest: float, dtype: npt.DTypeLike) -> float:
+        """The scale that lets an integer type hold ±largest, with room to spare."""
+        if np.dtype(dtype) == np.int8:
+            return float(largest or 1.0) * MARGIN_INT8 / 127
+        return float(largest or 1.0) * MARGIN_INT16 / 32767
+
+    @staticmethod
+    def _known(x: Value) -> float:
+        if x.scale is None:
+            raise ValueError("the tensor has no scale")
+        return x.scale
+
+    def _product_scale(self, a: Value, b: Value) -> float:
+        """The scale that lets int16 hold the product of two int16 tensors whatever they hold."""
+        return self._known(a) * self._known(b) * 32768

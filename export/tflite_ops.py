@@ -1,0 +1,188 @@
+"""The TFLite operators that a recurrent step needs, each as a method that names, types and versions its output."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .tflite_writer import GraphWriter, Value
+
+# What LOGISTIC and TANH give for int16, by definition of their kernels.
+UNIT_INT16 = 1 / 32768
+
+
+class Ops:
+    """Operators of one subgraph. Shapes are (1, width); names carry the layer's name."""
+
+    def __init__(self, graph: GraphWriter) -> None:
+        self.graph = graph
+        self.scope = ""
+        self._count = 0
+
+    def constant(
+        self, array: npt.ArrayLike, dtype: npt.DTypeLike = np.float32, scales: Sequence[float] | None = None
+    ) -> Value:
+        """A constant tensor."""
+        return self.graph.constant(self._name("constant"), array, dtype, scales)
+
+    def concat(self, values: Sequence[Value]) -> Value:
+        """[a, b, …] along the last axis; all of one type and scale."""
+        first = values[0]
+        out = self._like(first, "concat", (1, sum(v.shape[1] for v in values)))
+        self.graph.op("CONCATENATION", values, [out], 1, "ConcatenationOptions", axis=1)
+        return out
+
+    def split(self, value: Value, parts: int) -> list[Value]:
+        """Equal parts along the last axis."""
+        width = value.shape[1] // parts
+        outs = [self._like(value, "split", (1, width)) for _ in range(parts)]
+        axis = self.constant(np.array(1), np.int32)
+        version = {"float32": 1, "int8": 2, "int16": 4}[value.dtype.name]
+        self.graph.op("SPLIT", [axis, value], outs, version, "SplitOptions", numSplits=parts)
+        return outs
+
+    def fully_connected(
+        self,
+        x: Value,
+        weights: Value,
+        bias: Value | None,
+        scale: float | None = None,
+        version: int = 1,
+    ) -> Value:
+        """x · weightsᵀ + bias; `scale` is that of the output for the integer types."""
+        out = self.graph.tensor(self._name("matmul"), (1, weights.shape[0]), x.dtype, scale)
+        inputs = [x, weights] if bias is None else [x, weights, bias]
+        self.graph.op("FULLY_CONNECTED", inputs, [out], version, "FullyConnectedOptions")
+        return out
+
+    def add(self, a: Value, b: Value | float, scale: float | None = None) -> Value:
+        """a + b."""
+        # Version 3 brought int16 with any scale, unless the options ask for powers of two.
+        version = 3 if a.dtype == np.int16 else 1
+        return self._binary("ADD", a, b, scale, version, "AddOptions", potScaleInt16=False)
+
+    def sub(self, a: Value, b: Value | float, scale: float | None = None) -> Value:
+        """a - b."""
+        version = 5 if a.dtype == np.int16 else 1
+        return self._binary("SUB", a, b, scale, version, "SubOptions", potScaleInt16=False)
+
+    def mul(self, a: Value, b: Value | float, scale: float | None = None) -> Value:
+        """a · b."""
+        version = 4 if a.dtype == np.int16 else 1
+        return self._binary("MUL", a, b, scale, version, "MulOptions")
+
+    def div(self, a: Value, b: Value) -> Value:
+        """a / b, float only."""
+        return self._binary("DIV", a, b, None, 1, "DivOptions")
+
+    def maximum(self, a: Value, b: Value | float) -> Value:
+        """max(a, b)."""
+        return self._binary("MAXIMUM", a, b, None, 1, "MaximumMinimumOptions")
+
+    def minimum(self, a: Value, b: Value | float) -> Value:
+        """min(a, b)."""
+        return self._binary("MINIMUM", a, b, None, 1, "MaximumMinimumOptions")
+
+    def clip(self, a: Value, low: float, high: float) -> Value:
+        """a between low and high."""
+        return self.minimum(self.maximum(a, low), high)
+
+    def compare(self, operator: str, a: Value, b: Value | float) -> Value:
+        """GREATER, GREATER_EQUAL or NOT_EQUAL, giving bool."""
+        options = {"GREATER": "GreaterOptions", "GREATER_EQUAL": "GreaterEqualOptions"}
+        other = self._operand(a, b)
+        out = self.graph.tensor(self._name(operator.lower()), a.shape, np.bool_)
+        self.graph.op(operator, [a, other], [out], 1, options.get(operator, "NotEqualOptions"))
+        return out
+
+    def any(self, a: Value) -> Value:
+        """Whether any of the last axis is true: (1, 1)."""
+        out = self.graph.tensor(self._name("any"), (1, 1), np.bool_)
+        axis = self.constant(np.array([1]), np.int32)
+        self.graph.op("REDUCE_ANY", [a, axis], [out], 1, "ReducerOptions", keepDims=True)
+        return out
+
+    def where(self, condition: Value, a: Value, b: Value | float) -> Value:
+        """a where the condition holds, else b; a gives type, shape and scale."""
+        out = self._like(a, "select", a.shape)
+        self.graph.op("SELECT_V2", [condition, a, self._operand(a, b)], [out], 1, "SelectV2Options")
+        return out
+
+    def mean(self, a: Value) -> Value:
+        """Mean over the last axis: (1, 1)."""
+        out = self._like(a, "mean", (1, 1))
+        axis = self.constant(np.array([1]), np.int32)
+        self.graph.op("MEAN", [a, axis], [out], 1, "ReducerOptions", keepDims=True)
+        return out
+
+    def unary(self, operator: str, a: Value, options_type: str | None = None, **options: Any) -> Value:
+        """A float operator of one input that keeps its shape."""
+        out = self._like(a, operator.lower(), a.shape)
+        self.graph.op(operator, [a], [out], 1, options_type, **options)
+        return out
+
+    def squash(self, operator: str, a: Value) -> Value:
+        """LOGISTIC or TANH, float or int16; the int16 output has the scale that its kernel fixes."""
+        if a.dtype == np.int16:
+            out = self.graph.tensor(self._name(operator.lower()), a.shape, np.int16, UNIT_INT16)
+            self.graph.op(operator, [a], [out], 3)
+            return out
+        return self.unary(operator, a)
+
+    def quantize(self, a: Value, dtype: npt.DTypeLike, scale: float) -> Value:
+        """Float or an integer type to an integer type of this scale."""
+        target = np.dtype(dtype)
+        if a.dtype == target and a.scale == scale:
+            return a
+        out = self.graph.tensor(self._name("quantize"), a.shape, target, scale)
+        version = 1 if a.dtype == np.float32 and target == np.int8 else 2
+        self.graph.op("QUANTIZE", [a], [out], version, "QuantizeOptions")
+        return out
+
+    def dequantize(self, a: Value) -> Value:
+        """An integer type or float16 to float32."""
+        if a.dtype == np.float32:
+            return a
+        out = self.graph.tensor(self._name("dequantize"), a.shape)
+        version = {"int8": 2, "int16": 3, "float16": 3}[a.dtype.name]
+        self.graph.op("DEQUANTIZE", [a], [out], version, "DequantizeOptions")
+        return out
+
+    def widen(self, a: Value) -> Value:
+        """int8 to int16, the same numbers and the same scale, so nothing is lost."""
+        if a.dtype == np.int16:
+            return a
+        schema = self.graph.model.schema
+        out = self.graph.tensor(self._name("cast"), a.shape, np.int16, a.scale)
+        types = {"inDataType": schema.TensorType.INT8, "outDataType": schema.TensorType.INT16}
+        self.graph.op("CAST", [a], [out], 1, "CastOptions", **types)
+        return out
+
+    def _binary(
+        self,
+        operator: str,
+        a: Value,
+        b: Value | float,
+        scale: float | None,
+        version: int,
+        options_type: str,
+        **options: Any,
+    ) -> Value:
+        other = self._operand(a, b)
+        width = max(a.shape[1], other.shape[-1] if other.shape else 1)
+        out = self.graph.tensor(self._name(operator.lower()), (1, width), a.dtype, scale)
+        self.graph.op(operator, [a, other], [out], version, options_type, **options)
+        return out
+
+    def _operand(self, a: Value, b: Value | float) -> Value:
+        return b if isinstance(b, Value) else self.constant(np.full((1, 1), b), a.dtype)
+
+    def _like(self, value: Value, name: str, shape: tuple[int, ...]) -> Value:
+        return self.graph.tensor(self._name(name), shape, value.dtype, value.scale)
+
+    def _name(self, name: str) -> str:
+        self._count += 1
+        return f"{self.scope}/{name}_{self._count}" if self.scope else f"{name}_{self._count}"
