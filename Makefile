@@ -38,10 +38,12 @@ $(VENV)/.dev: $(VENV)/bin/python pyproject.toml
 	$(BIN)/pip install --quiet --editable ".[dev]"
 	touch $@ $(VENV)/.toolkit
 
-# The oldest runtime that exported files must run on. It exists for Python ≤ 3.11 and NumPy 1 only, so it gets an
-# environment of its own; without such a Python its tests are skipped and say so.
+# The oldest runtime that exported files must run on, beside an installation as on a device: the runtime's own
+# dependencies and nothing else. It exists for Python ≤ 3.11 and NumPy 1 only, so it gets an environment of its own;
+# without such a Python its tests are skipped and say so.
 $(LEGACY)/.ready: pyproject.toml
 	if python3.11 -c "" 2>/dev/null; then \
-		python3.11 -m venv $(LEGACY) && $(LEGACY)/bin/pip install --quiet "tflite-runtime==2.14.0" "numpy<2"; \
+		python3.11 -m venv $(LEGACY) && \
+		$(LEGACY)/bin/pip install --quiet --editable . "tflite-runtime==2.14.0" "numpy<2"; \
 	else mkdir -p $(LEGACY); fi
 	touch $@

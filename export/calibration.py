@@ -43,6 +43,9 @@ def observe_ranges(network: Network, sequences: npt.NDArray[np.float32]) -> Rang
     Args:
         network: what to run.
         sequences: (N, T, features); at most 64 sequences, evenly chosen, and 8,192 timesteps are used.
+
+    Raises:
+        InputError: the network's values grow beyond all bounds on them.
     """
     chosen = sequences[np.linspace(0, len(sequences) - 1, min(len(sequences), MAX_SEQUENCES)).astype(int)]
     chosen = chosen[:, :MAX_STEPS]
@@ -73,6 +76,12 @@ def observe_ranges(network: Network, sequences: npt.NDArray[np.float32]) -> Rang
         state = network.zero_state(batch.shape[1])
         for x in batch:
             _, state = network.step(state, x, observe)
+    for (layer, kind), value in largest.items():
+        if not np.isfinite(value).all():
+            raise InputError(
+                f"{network.name}: on the calibration data, {kind} of layer {layer!r} grows beyond float32; calibrate "
+                "with inputs like those the model will see, or check that the model itself is stable on them"
+            )
     return Ranges(dict(largest))
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import functools
 import inspect
-import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
-from ..runtime.activations import Function
+from ..runtime.activations import UNLIMITED, Function
 from ..runtime.errors import UnsupportedModelError
 
 ROWWISE = ("softmax", "log_softmax")
@@ -39,6 +39,13 @@ def keras2_hard_sigmoid(x: Any) -> Any:
     import keras
 
     return keras.ops.clip(0.2 * x + 0.5, 0.0, 1.0)
+
+
+def keras2_functions() -> AbstractContextManager[Any]:
+    """A scope in which Keras finds the functions of Keras 2 by the names that models of Keras 2 are given."""
+    import keras
+
+    return keras.saving.custom_object_scope({keras2_hard_sigmoid.__name__: keras2_hard_sigmoid})
 
 
 def function_of(activation: Any, where: str) -> Function:
@@ -72,8 +79,13 @@ def function_of(activation: Any, where: str) -> Function:
     return _function(name, definition, partial, where)
 
 
-def function_of_layer(layer: Any, where: str) -> Function:
+def function_of_layer(layer: Any, where: str, rank: int = 0) -> Function:
     """The `Function` of an activation layer that has no weights.
+
+    Args:
+        layer: the layer.
+        where: what to call it in an error.
+        rank: of its input, where it is known, so that a feature axis counted from the front is understood.
 
     Raises:
         UnsupportedModelError: it is another layer, or set up in a way that cannot be streamed.
@@ -90,7 +102,8 @@ def function_of_layer(layer: Any, where: str) -> Function:
     if kind is keras.layers.ELU:
         return Function("elu", (float(layer.alpha),))
     if kind is keras.layers.Softmax:
-        _check_axis("softmax", layer.axis, where)
+        if layer.axis != rank - 1:
+            _check_axis("softmax", layer.axis, where)
         return Function("softmax")
     raise UnsupportedModelError(
         f"{where}: the layer {kind.__name__} is used as an activation function; make it a layer of its own"
@@ -134,7 +147,7 @@ def _check_axis(name: str, axis: Any, where: str) -> None:
 
 
 def _relu(negative_slope: float, max_value: float | None, threshold: float) -> Function:
-    limit = math.inf if max_value is None else float(max_value)
+    limit = UNLIMITED if max_value is None else float(max_value)
     return Function("relu", (float(negative_slope), limit, float(threshold)))
 
 

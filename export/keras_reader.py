@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,6 +47,7 @@ def read_keras(source: str | Path | keras.Model, name: str | None = None) -> net
     check_input(loaded.model)
     parts = [_read(call) for call in calls]
     check_masking(calls, [not part for part in parts])
+    _check_shared_states(calls)
     layers = _with_unique_names(layer for part in parts for layer in part)
     graph = graph_of(loaded.model)
     network = net.Network(
@@ -70,7 +71,7 @@ def _read(call: Call) -> list[net.Layer]:
     # A user's subclass of LSTM may compute anything, whatever its name.
     if reader is None or type(call.layer) is not getattr(keras.layers, call.kind, None):
         raise refusal(call)
-    mode = call.layer.quantization_mode
+    mode = getattr(call.layer, "quantization_mode", None)
     if mode is not None:
         raise call.refused(f"is quantised by Keras ({mode})", "pass the float model and let EdgeLSTM quantise it")
     return reader(call)
@@ -193,13 +194,15 @@ def _time_distributed(call: Call) -> list[net.Layer]:
         step, result = (shape[:1] + shape[2:] for shape in (call.input_shape, call.output_shape))
         calls = (Call(inner, path, step, result),)
     layers = [layer for part in calls for layer in _read(part)]
+    if any(isinstance(layer, (net.LSTM, net.GRU, net.SimpleRNN, net.Masking)) for layer in layers):
+        raise call.refused("wraps a layer that works on sequences", f"wrap per-step layers alone, or {SEQUENCE_HINT}")
     return [replace(layer, name=call.layer.name) for layer in layers]
 
 
 @_reads("Activation", "ReLU", "LeakyReLU", "ELU", "Softmax")
 def _activation(call: Call) -> list[net.Layer]:
     where = f'layer "{call.path}" ({call.kind})'
-    return [net.Activation(call.layer.name, function_of_layer(call.layer, where))]
+    return [net.Activation(call.layer.name, function_of_layer(call.layer, where, len(call.input_shape)))]
 
 
 @_reads("PReLU")
@@ -241,7 +244,10 @@ def _normalization(call: Call) -> list[net.Layer]:
     import keras
 
     layer = call.layer
-    mean, variance = (_per_feature(call, value) for value in (layer.mean, layer.variance))
+    # layer.mean and layer.variance are rounded to the dtype that the layer computes in.
+    adapted = layer.input_mean is None
+    mean = _per_feature(call, layer.adapt_mean if adapted else layer.input_mean)
+    variance = _per_feature(call, layer.adapt_variance if adapted else layer.input_variance)
     deviation = np.maximum(np.sqrt(variance), keras.config.epsilon())
     if layer.invert:
         return [_affine(call, 0.0, deviation, mean)]
@@ -319,6 +325,16 @@ def _finite(call: Call, values: np.ndarray) -> np.ndarray:
             "train again with a smaller learning rate or clipnorm, or load an earlier checkpoint",
         )
     return weights
+
+
+def _check_shared_states(calls: Sequence[Call]) -> None:
+    for position, call in enumerate(calls):
+        earlier = [other.layer for other in calls[:position]]
+        if getattr(call.layer, "stateful", False) and any(call.layer is layer for layer in earlier):
+            raise call.refused(
+                "is stateful and called twice, so that its second call begins with the state of its first",
+                "build it with stateful=False",
+            )
 
 
 def _with_unique_names(layers: Iterable[net.Layer]) -> tuple[net.Layer, ...]:

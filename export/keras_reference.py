@@ -7,7 +7,7 @@ first answer, that walk is checked against the model itself, called as it is on 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +17,8 @@ import numpy.typing as npt
 from ..runtime.errors import InputError, UnsupportedModelError
 from ..runtime.network import check_width
 from ..runtime.parity import compare
-from .keras_chain import Call, graph_of
-from .keras_functions import keras2_hard_sigmoid
+from .keras_chain import SEQUENCE_HINT, Call, graph_of
+from .keras_functions import keras2_functions
 from .keras_masking import RECURRENT
 
 if TYPE_CHECKING:
@@ -26,9 +26,10 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.float32]
 
-CHUNK = 2048
+CHUNK = 2048  # Timesteps per call of the graph, which bounds the memory it takes.
 CHECKED_LENGTHS = (1, 2, 5, 13)
-MIN_SNR_DB = 80.0
+GRAPH_FROM = 64
+MIN_SNR_DB = 80.0  # Of one walk of Keras against another: only the order of float32 sums differs.
 
 
 class KerasReference:
@@ -96,15 +97,17 @@ class _Walk:
             tf.TensorSpec((1, None, features), tf.float32),
             *(tf.TensorSpec(z.shape, z.dtype) for z in self._zeros),
         ]
-        self._piece: Callable[..., Any] = tf.function(piece, input_signature=specs, autograph=False)
+        self._piece = tf.function(piece, autograph=False).get_concrete_function(*specs)
 
     def run(self, xs: Floats) -> Floats:
+        import tensorflow as tf
+
         states = self._zeros
         outputs: list[Any] = []
         start = 0
         while start < len(xs):
             stop = self._end_of_piece(xs, start)
-            y, states = self._piece(xs[None, start:stop], *states)
+            y, states = self._piece(tf.constant(xs[None, start:stop]), *states)
             outputs.append(y.numpy())
             start = stop
         return np.concatenate(outputs)
@@ -191,38 +194,32 @@ def copy_weights(source: Any, target: Any) -> None:
             layer.finalize_state()
 
 
-def keras2_functions() -> Any:
-    """A scope in which Keras finds the functions of Keras 2 that are given to models of Keras 2."""
-    import keras
-
-    return keras.saving.custom_object_scope({"keras2_hard_sigmoid": keras2_hard_sigmoid})
-
-
 def _check_against_model(model: Any, walk: _Walk, xs: Floats, mask_value: float | None) -> None:
-    if not _is_float32(model):
-        model = _float32_model(model)
+    """Raise `UnsupportedModelError` unless the walk gives what the whole model gives on a few prefixes."""
     batch, steps, _ = graph_of(model).inputs[0].shape
     lengths = (steps,) if steps is not None else CHECKED_LENGTHS
     x = np.resize(xs, (max(lengths), xs.shape[1]))
     if mask_value is not None:
         x[[0, *range(3, len(x), 4)]] = mask_value
-    expected: list[Floats] = []
-    found: list[Floats] = []
+    try:
+        whole = model if _is_float32(model) else _float32_model(model)
+        expected = [_call(whole, np.repeat(x[None, :length], batch or 1, axis=0)) for length in lengths]
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UnsupportedModelError(f'model "{model.name}": Keras itself cannot call it ({reason})') from error
     ours = walk.run(x)
-    for length in lengths:
-        y = _call(model, np.repeat(x[None, :length], batch or 1, axis=0))[0]
-        expected.append(np.atleast_2d(y))
-        found.append(ours[:length] if y.ndim == 2 else ours[length - 1 : length])
-    if not np.isfinite(np.concatenate(expected)).all():
+    found = [ours[n - len(y) : n] for n, y in zip(lengths, expected, strict=True)]
+    want = np.concatenate(expected)
+    if not np.isfinite(want).all():
         raise UnsupportedModelError(
             f'model "{model.name}": Keras itself gives outputs that are not finite; check its weights and the inputs'
         )
-    parity = compare(np.concatenate(expected), np.concatenate(found))
+    parity = compare(np.concatenate(found), want)
     if parity.snr_db < MIN_SNR_DB:
         raise UnsupportedModelError(
             f'model "{model.name}": its layers one after the other do not give what the whole model gives '
             f"(signal-to-noise ratio {parity.snr_db:.0f} dB), so something in it is not understood; "
-            "please report it with the model's summary, or export it as a sequence graph instead (--graph sequence)"
+            f"please report it with the model's summary, or {SEQUENCE_HINT}"
         )
 
 
@@ -234,13 +231,16 @@ def _float32_model(model: Any) -> Any:
 
 
 def _call(model: Any, x: Floats) -> Floats:
-    """The whole model called once, from zero state."""
+    """The whole model called once on a batch of equal sequences, from zero state: one's outputs, (T or 1, outputs)."""
     import keras
+    import tensorflow as tf
 
-    inputs = keras.tree.pack_sequence_as(graph_of(model)._inputs_struct, [x])
+    inputs = keras.tree.pack_sequence_as(graph_of(model)._inputs_struct, [tf.constant(x)])
+    # Step by step in Python, a long sequence takes longer than its graph takes to build.
+    call = tf.function(model, autograph=False) if x.shape[1] > GRAPH_FROM else model
     with _zero_states(model):
-        (output,) = keras.tree.flatten(model(inputs, training=False))
-    return np.asarray(keras.ops.convert_to_numpy(output), np.float32)
+        (output,) = keras.tree.flatten(call(inputs, training=False))
+    return np.atleast_2d(np.asarray(output, np.float32)[0])
 
 
 @contextmanager

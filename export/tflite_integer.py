@@ -31,10 +31,12 @@ from .tflite_float import FloatStep, symmetric_int8
 from .tflite_ops import UNIT_INT16
 from .tflite_writer import GraphWriter, Value
 
-# Room above the largest value seen in calibration. int16 can afford more.
-MARGIN_INT8, MARGIN_INT16 = 1.1, 1.5
+# Room above the largest value seen in calibration: for a state in int16, which may still grow, and for the rest.
+STATE_MARGIN, MARGIN = 1.5, 1.1
 # The widest scales that a function's input needs, beyond which the function is flat to within the quantum of its
 # output: (int8, int16). Powers of two, for which the int16 kernels are most exact.
+# Copies of x that a row of int8 weights is shared out over, at most.
+MAX_COPIES = 4
 BOUNDED = ("tanh", "sigmoid")
 FLAT = {"sigmoid": (1 / 16, 1 / 4096), "tanh": (1 / 32, 1 / 4096)}
 Part = tuple[Value, npt.NDArray[Any]]
@@ -51,12 +53,12 @@ class IntegerStep(FloatStep):
         reach = max((float(ranges.of(layer.name, "h").max()) for layer in bounded), default=1.0)
         # One scale for all inputs of products, so that they can be concatenated into one: outputs of bounded layers
         # never leave [-1, 1] and often stay well inside; raw features are scaled to the same range.
-        self._reach = min(1.0, max(reach, 2.0**-6) * MARGIN_INT8) if precision == "int8" else 1.0
+        self._reach = min(1.0, max(reach, 2.0**-6) * MARGIN) if precision == "int8" else 1.0
         self._unit = self._reach / 127 if precision == "int8" else UNIT_INT16
         self._types: dict[tuple[str, str], tuple[npt.DTypeLike, float]] = {}
         for layer in network.recurrent_layers:
             bounded = layer.activation.name in BOUNDED
-            h_scale = self._scale(layer.name, "h", self._narrow)
+            h_scale = self._from_range(ranges.of(layer.name, "h").max(), self._narrow)
             if isinstance(layer, GRU):
                 self._types[layer.name, "h"] = (
                     np.int16,
@@ -83,32 +85,54 @@ class IntegerStep(FloatStep):
     def product(
         self, parts: Sequence[Part], bias: npt.NDArray[Any], scale: float, part_scales: Sequence[float]
     ) -> Value:
-        """Σ xᵢ · kernelᵢ + bias as an int16 tensor of `scale` or, from int8 inputs, its int8 equivalent.
+        """x · kernel + h · recurrent_kernel + bias as an int16 tensor; `scale` is that of the type of the inputs.
 
-        Inputs of one scale make one product. Others make one each, of `part_scales`, added in int16.
+        In `int8`, inputs of one scale make one product, so that the sum is rounded to eight bits once. Otherwise
+        there are two, of `part_scales`, added in int16: each then has weights of its own scale.
         """
-        if len({value.scale for value, _ in parts}) == 1:
-            x = parts[0][0] if len(parts) == 1 else self.ops.concat([value for value, _ in parts])
-            return self.ops.widen(self._product(x, np.concatenate([k for _, k in parts]), bias, scale))
+        if self._narrow == np.int8 and len({value.scale for value, _ in parts}) == 1:
+            return self.ops.widen(self._concatenated(parts, bias, scale))
         sums = [
             self.ops.widen(self._product(value, kernel, bias if first else np.zeros_like(bias), part_scale))
             for first, (value, kernel), part_scale in zip((True, False), parts, part_scales, strict=True)
         ]
         return self.ops.add(sums[0], sums[1], scale if self._narrow == np.int16 else scale / 256)
 
+    def _concatenated(self, parts: Sequence[Part], bias: npt.NDArray[Any], scale: float) -> Value:
+        """One product over [x, …, x, h].
+
+        A row of weights has one scale, and those of x are often several times larger than those of h. Each such
+        weight is shared out over copies of x, so that the rest of the row keeps its resolution (outlier channel
+        splitting: Zhao et al., ICML 2019).
+        """
+        (x, kernel), (h, recurrent_kernel) = parts
+        ratio = np.abs(kernel).max() / max(np.abs(recurrent_kernel).max(), 1e-9)
+        copies = int(np.clip(np.rint(ratio), 1, MAX_COPIES))
+        largest = np.maximum(np.abs(kernel).max(0) / copies, np.abs(recurrent_kernel).max(0))
+        scales = np.where(largest > 0, largest, 1.0) / 127
+        total = np.clip(np.rint(kernel / scales), -127 * copies, 127 * copies).astype(int)
+        shares = [(total + i) // copies for i in range(copies)]
+        own = np.clip(np.rint(recurrent_kernel / scales), -127, 127).astype(int)
+        weights = np.concatenate([*shares, own]).T.astype(np.int8)
+        return self._matmul(self.ops.concat([x] * copies + [h]), weights, scales, bias, scale)
+
     def _product(self, x: Value, kernel: npt.NDArray[Any], bias: npt.NDArray[Any], scale: float) -> Value:
         weights, scales = symmetric_int8(kernel.T)
-        if x.scale is None:
-            raise ValueError("the input of an integer product has no scale")
-        bias_scales = [x.scale * s for s in scales]
+        return self._matmul(x, weights, np.array(scales), bias, scale)
+
+    def _matmul(
+        self, x: Value, weights: npt.NDArray[np.int8], scales: npt.NDArray[Any], bias: npt.NDArray[Any], scale: float
+    ) -> Value:
         wide = np.int32 if self._narrow == np.int8 else np.int64
         limit = 2.0**30 if wide is np.int32 else 2.0**46
-        quantized = np.clip(np.rint(bias / np.array(bias_scales)), -limit, limit).astype(wide)
+        quantized = np.clip(np.rint(bias / (self._known(x) * scales)), -limit, limit).astype(wide)
+        rows = [float(s) for s in scales]
+        # Where there are several, the kernel derives a bias's scales from the others; writing them costs 12 bytes each.
+        bias_scales = [self._known(x) * rows[0]] if len(rows) == 1 else None
         return self.ops.fully_connected(
             x,
-            self.ops.constant(weights, np.int8, scales),
-            # The kernel derives a bias's scales from the others; writing them costs 12 bytes a row.
-            self.ops.constant(quantized, wide),
+            self.ops.constant(weights, np.int8, rows),
+            self.ops.constant(quantized, wide, bias_scales),
             scale,
             version=4,  # int8 and int16 inputs
         )
@@ -120,18 +144,31 @@ class IntegerStep(FloatStep):
         bias: npt.NDArray[Any],
         columns: Any,
         function: Function,
-    ) -> Value:
-        """function(Σ xᵢ · kernelᵢ + bias) for some columns of the kernels, as int16."""
+    ) -> list[Value]:
+        """function(Σ xᵢ · kernelᵢ + bias) for each gate of some columns of the kernels, as int16."""
         name = layer.name
         seen = [self._ranges.of(name, kind)[columns].max() for kind in ("sum", "x_sum", "h_sum")]
-        scale, *part_scales = (self._from_range(r, self._narrow) for r in seen)
+        scale, x_scale, h_scale = (self._from_range(r, self._narrow) for r in seen)
         scale = self._clipped(function, scale)
+        part_scales = (self._clipped(function, x_scale, h_scale), h_scale)
         cut = [(value, kernel[:, columns]) for value, kernel in parts]
-        return self._activate(function, self.product(cut, bias[columns], scale, part_scales))
+        sums, gates = self.product(cut, bias[columns], scale, part_scales), len(columns) // layer.units
+        if function.name in ("softmax", "log_softmax"):
+            # Over the units of one gate, so the gates must be apart before.
+            return [self._activate(function, gate) for gate in self._split(sums, gates)]
+        return self._split(self._activate(function, sums), gates)
 
-    def _clipped(self, function: Function, scale: float) -> float:
-        """A scale for the input of a function: no wider than where the function is flat."""
-        return min(scale, FLAT[function.name][self._narrow == np.int16]) if function.name in FLAT else scale
+    def _split(self, x: Value, parts: int) -> list[Value]:
+        return [x] if parts == 1 else self.ops.split(x, parts)
+
+    def _clipped(self, function: Function, scale: float, other: float = 0.0) -> float:
+        """A scale for the input of a function: no wider than where the function is flat.
+
+        With `other`, the scale of a second part of that input: no wider than where it is flat whatever that part is.
+        """
+        if function.name not in FLAT:
+            return scale
+        return min(scale, FLAT[function.name][self._narrow == np.int16] + other)
 
     def _activate(self, function: Function, x: Value) -> Value:
         """An activation function of an int16 tensor, as int16."""
@@ -158,13 +195,15 @@ class IntegerStep(FloatStep):
         x, kernel = self._input(layer.name, x, layer.kernel)
         parts = [(x, kernel), (h, layer.recurrent_kernel)]
         gates = np.r_[0 : 2 * u, 3 * u : 4 * u]
-        i, f, o = ops.split(self._gate(layer, parts, layer.bias, gates, layer.recurrent_activation), 3)
-        g = self._gate(layer, parts, layer.bias, np.r_[2 * u : 3 * u], layer.activation)
+        i, f, o = self._gate(layer, parts, layer.bias, gates, layer.recurrent_activation)
+        (g,) = self._gate(layer, parts, layer.bias, np.r_[2 * u : 3 * u], layer.activation)
         kept = ops.mul(f, c, c.scale)
-        c_next = ops.add(kept, ops.mul(i, g, self._product_scale(i, g)), c.scale)
+        # What is added to c is never larger than twice the largest c; a finer quantum is one that c can keep.
+        new = ops.mul(i, g, min(self._product_scale(i, g), 2 * self._known(c)))
+        c_next = ops.add(kept, new, c.scale)
         out = self._activate(layer.activation, c_next)
-        h_next = ops.quantize(ops.mul(o, out, self._product_scale(o, out)), h.dtype, self._known(h))
-        return [h_next, c_next]
+        wide = self._known(h) if h.dtype == np.int16 else self._known(h) / 256
+        return [ops.quantize(ops.mul(o, out, wide), h.dtype, self._known(h)), c_next]
 
     @recur.register
     def _(self, layer: GRU, x: Value, state: Sequence[Value]) -> list[Value]:
@@ -174,7 +213,7 @@ class IntegerStep(FloatStep):
         narrow = self._to_narrow(h)
         both = layer.bias + layer.recurrent_bias
         parts = [(x, kernel), (narrow, layer.recurrent_kernel)]
-        z, r = ops.split(self._gate(layer, parts, both, np.r_[0 : 2 * u], layer.recurrent_activation), 2)
+        z, r = self._gate(layer, parts, both, np.r_[0 : 2 * u], layer.recurrent_activation)
         columns = np.r_[2 * u : 3 * u]
         x_seen, h_seen, seen = (self._ranges.of(layer.name, kind)[columns].max() for kind in ("x_sum", "h_sum", "sum"))
         x_scale, h_scale = self._from_range(x_seen, self._narrow), self._from_range(h_seen, self._narrow)
@@ -182,6 +221,7 @@ class IntegerStep(FloatStep):
         total = self._from_range(x_seen + h_seen, np.int16)
         total = min(total, FLAT["tanh"][1]) if layer.activation.name in FLAT else total
         if layer.reset_after:
+            x_scale = self._clipped(layer.activation, x_scale, h_scale)
             product = ops.widen(
                 self._product(narrow, layer.recurrent_kernel[:, columns], layer.recurrent_bias[columns], h_scale)
             )
@@ -201,7 +241,7 @@ class IntegerStep(FloatStep):
     def _(self, layer: SimpleRNN, x: Value, state: Sequence[Value]) -> list[Value]:
         x, kernel = self._input(layer.name, x, layer.kernel)
         parts = [(x, kernel), (state[0], layer.recurrent_kernel)]
-        y = self._gate(layer, parts, layer.bias, np.r_[0 : layer.units], layer.activation)
+        (y,) = self._gate(layer, parts, layer.bias, np.r_[0 : layer.units], layer.activation)
         return [self.ops.quantize(y, state[0].dtype, self._known(state[0]))]
 
     @singledispatchmethod
@@ -221,7 +261,7 @@ class IntegerStep(FloatStep):
         if x.dtype != np.float32:
             return self._to_narrow(x), kernel
         largest = self._ranges.of(layer, "x")
-        reach = np.where(largest > 0, largest, 1.0) * MARGIN_INT8 / self._reach
+        reach = np.where(largest > 0, largest, 1.0) * MARGIN / self._reach
         scaled = self.ops.mul(x, self.ops.constant((1 / reach)[None]))
         return self.ops.quantize(scaled, self._narrow, self._unit), kernel * reach[:, None]
 
@@ -231,18 +271,14 @@ class IntegerStep(FloatStep):
         scale = self._unit if x.scale == UNIT_INT16 else self._known(x) * 32767 / 127
         return self.ops.quantize(x, self._narrow, scale)
 
-    def _scale(self, layer: str, kind: str, dtype: npt.DTypeLike) -> float:
-        return self._from_range(self._ranges.of(layer, kind).max(), dtype)
-
     def _wide(self, layer: str, kind: str) -> float:
-        return self._scale(layer, kind, np.int16)
+        """The scale of a state in int16."""
+        return self._from_range(self._ranges.of(layer, kind).max() * STATE_MARGIN / MARGIN, np.int16)
 
     @staticmethod
     def _from_range(largest: float, dtype: npt.DTypeLike) -> float:
         """The scale that lets an integer type hold ±largest, with room to spare."""
-        if np.dtype(dtype) == np.int8:
-            return float(largest or 1.0) * MARGIN_INT8 / 127
-        return float(largest or 1.0) * MARGIN_INT16 / 32767
+        return float(largest or 1.0) * MARGIN / np.iinfo(dtype).max
 
     @staticmethod
     def _known(x: Value) -> float:

@@ -1,0 +1,154 @@
+"""Every model of the zoo × format × precision, streamed and compared with Keras at every timestep."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import pytest
+from edgelstm.export import export, read_keras
+from edgelstm.runtime import Model, ParityError
+from edgelstm.runtime.bundle import Artifact, Bundle
+from edgelstm.runtime.model import load_artifact
+from edgelstm.runtime.parity import TOLERANCES
+
+from tests.export.interpreters import litert_sequence, litert_steps, snr_db
+from tests.zoo import DISCONTINUOUS, ZOO, zoo_inputs, zoo_model
+
+STEPS = 320
+pytestmark = pytest.mark.slow
+
+
+@cache
+def network(name: str):
+    return read_keras(zoo_model(name))
+
+
+@cache
+def expected(name: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Inputs that no export has seen, and Keras's outputs for every prefix of them."""
+    xs = zoo_inputs(name, STEPS, seed)
+    return xs, network(name).reference(xs)
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("zoo")
+
+    @cache
+    def bundle(name: str) -> Bundle:
+        calibration = np.stack([zoo_inputs(name, 400, 100 + i) for i in range(8)])
+        # Where one bit decides over a jump, quantisation cannot follow; only float32 is promised there.
+        precisions = ["float32"] if name in DISCONTINUOUS else list(TOLERANCES)
+        return export(
+            network(name),
+            folder / f"{name}.edge",
+            precisions=precisions,
+            graphs=["step", "sequence"],
+            calibration=calibration,
+        )
+
+    return bundle
+
+
+def models(bundle: Bundle) -> list[tuple[str, float, Model]]:
+    backends = {"tflite": "tflite", "onnx": "onnx"}
+    loaded = [
+        (a.label, TOLERANCES[a.precision], load_artifact(bundle, a, backends[a.format]))
+        for a in bundle.manifest.artifacts
+        if a.graph == "step"
+    ]
+    return [*loaded, ("numpy", 100.0, load_artifact(bundle, bundle.manifest.network, "numpy"))]
+
+
+def content(bundle: Bundle, format_: str, graph: str, precision: str = "float32") -> bytes | None:
+    for artifact in bundle.manifest.artifacts:
+        if (artifact.format, artifact.graph, artifact.precision) == (format_, graph, precision):
+            return bundle.read(artifact)
+    return None
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_streams_follow_keras(bundles, name):
+    """At every t, from two resets, step by step and in chunks, and on from a snapshot."""
+    bundle = bundles(name)
+    made = {a.label for a in bundle.manifest.artifacts}
+    assert len(made) == (3 if name in DISCONTINUOUS else 9)
+    for label, least, model in models(bundle):
+        stream = model.stream()
+        for seed in (1, 2):
+            xs, want = expected(name, seed)
+            stream.reset()
+            ys = np.array([stream.step(x) for x in xs])
+            assert ys.shape == want.shape
+            assert snr_db(ys, want) >= least, label
+            for size in (1, 7, 64):
+                stream.reset()
+                chunks = np.concatenate([stream.run(xs[i : i + size]) for i in range(0, STEPS, size)])
+                if "onnx" in label:
+                    # One call for a chunk sums in another order than a call for each step.
+                    assert snr_db(chunks, ys) >= 100, f"{label} in chunks of {size}"
+                else:
+                    np.testing.assert_array_equal(chunks, ys, f"{label} in chunks of {size}")
+        xs, want = expected(name, 1)
+        stream.reset()
+        stream.run(xs[:100])
+        other = model.stream()
+        other.run(xs[200:230])
+        other.restore(stream.snapshot())
+        assert snr_db(other.run(xs[100:]), want[100:]) >= least, f"{label} from a snapshot"
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_the_first_timesteps_follow_keras(bundles, name):
+    """An error in the zero state would drown in a long stream."""
+    xs, want = expected(name, 1)
+    for label, _, model in models(bundles(name)):
+        if "float32" in label or label == "numpy":
+            np.testing.assert_allclose(model.stream().run(xs[:3]), want[:3], rtol=1e-4, atol=1e-5, err_msg=label)
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_the_interpreters_own_calls_agree(bundles, name):
+    """What an application sees that knows nothing of this package's runtime."""
+    bundle = bundles(name)
+    xs, want = expected(name, 1)
+    for precision in TOLERANCES:
+        step = content(bundle, "tflite", "step", precision)
+        if step is not None:
+            assert snr_db(litert_steps(step, xs), want) >= TOLERANCES[precision], precision
+    sequence = litert_sequence(content(bundle, "tflite", "sequence"), xs)
+    rows = want if network(name).return_sequences else want[-1:]
+    assert snr_db(sequence.reshape(rows.shape), rows) >= 100
+
+
+def test_there_are_enough_models():
+    assert len(ZOO) >= 25
+
+
+@pytest.mark.parametrize("name", ["tutorial_stacked", "gru", "masking"])
+def test_exporting_twice_gives_the_same_bytes(bundles, tmp_path, name):
+    first = bundles(name)
+    calibration = np.stack([zoo_inputs(name, 400, 100 + i) for i in range(8)])
+    again = export(
+        read_keras(ZOO[name]()),
+        tmp_path / f"{name}.edge",
+        precisions=list(TOLERANCES),
+        graphs=["step", "sequence"],
+        calibration=calibration,
+    )
+    for a, b in zip(first.manifest.artifacts, again.manifest.artifacts, strict=True):
+        assert isinstance(a, Artifact)
+        assert a.sha256 == b.sha256, a.label
+    assert first.path.read_bytes() == again.path.read_bytes()
+
+
+def test_beyond_tolerance_nothing_is_written(tmp_path):
+    path = tmp_path / "x.edge"
+    with pytest.raises(ParityError, match="no bundle is written") as raised:
+        export(network("tutorial_stacked"), path, ["onnx", "tflite"], ["float32", "dynamic"], min_snr=90)
+    assert not list(tmp_path.iterdir())
+    assert {str(r.target): r.passed for r in raised.value.results}["onnx float32"]
+    bundle = export(network("tutorial_deep"), path, ["tflite"], ["float32", "dynamic"], min_snr=90, keep_going=True)
+    assert [a.label for a in bundle.manifest.artifacts] == ["tflite float32"]
+    assert Bundle.open(path).manifest == bundle.manifest

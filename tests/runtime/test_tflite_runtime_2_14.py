@@ -1,0 +1,108 @@
+"""Exported files on tflite-runtime 2.14, NumPy 1 and Python 3.11, in an environment with nothing else."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from edgelstm.export import export, read_keras
+from edgelstm.runtime.parity import TOLERANCES
+
+from tests.export.interpreters import snr_db
+from tests.zoo import DISCONTINUOUS, ZOO, zoo_inputs, zoo_model
+
+PYTHON = Path(__file__).parents[2] / ".venv-tflite-runtime" / "bin" / "python"
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not PYTHON.exists(), reason="no Python 3.11 to make .venv-tflite-runtime with (see Makefile)"),
+]
+
+# By the interpreter's own calls alone: nothing of this package is imported.
+OWN_CALLS = """
+import sys, numpy as np
+from tflite_runtime.interpreter import Interpreter
+xs = np.load(sys.argv[2])
+runner = Interpreter(sys.argv[1], num_threads=1).get_signature_runner("step")
+details = runner.get_input_details()
+states = {name: np.zeros(d["shape"], d["dtype"]) for name, d in details.items() if name != "x"}
+ys = []
+for x in xs:
+    answer = runner(x=x[None], **states)
+    states = {name: answer[name + "_next"] for name in states}
+    ys.append(answer["y"][0])
+np.save(sys.argv[3], np.array(ys))
+"""
+
+
+def call(*arguments) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([str(PYTHON), *map(str, arguments)], capture_output=True, text=True, timeout=120)
+
+
+def exported(name: str, path: Path, precisions: list[str], legacy: bool = True):
+    calibration = np.stack([zoo_inputs(name, 300, 100 + i) for i in range(4)])
+    return export(
+        read_keras(zoo_model(name)),
+        path,
+        ["tflite"],
+        precisions,
+        ["step", "sequence"],
+        calibration=calibration,
+        legacy_tflite=legacy,
+    )
+
+
+def test_the_environment_is_what_it_should_be():
+    code = "import tflite_runtime as t, numpy as n, sys; print(t.__version__, n.__version__[0], sys.version_info[:2])"
+    assert call("-c", code).stdout.strip() == "2.14.0 1 (3, 11)"
+    assert call("-c", "import tensorflow").returncode != 0
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_every_model_in_every_precision(name, tmp_path):
+    precisions = ["float32"] if name in DISCONTINUOUS else list(TOLERANCES)
+    bundle = exported(name, tmp_path / "x.edge", precisions)
+    done = call("-m", "edgelstm.runtime.cli", "verify", bundle.path, "--json")
+    assert done.returncode == 0, done.stderr + done.stdout
+    checks = {(c["artifact"], c["backend"]): c for c in json.loads(done.stdout)["checks"]}
+    assert {artifact for artifact, _ in checks} == {a.label for a in bundle.manifest.artifacts} | {"network float32"}
+    assert all(check["passed"] for check in checks.values())
+
+
+@pytest.mark.parametrize("name", ["tutorial_stacked", "gru", "masking"])
+@pytest.mark.parametrize("precision", TOLERANCES)
+def test_by_the_interpreters_own_calls(name, precision, tmp_path):
+    exported(name, tmp_path / "x", [precision])
+    xs = zoo_inputs(name, 300, 3)
+    np.save(tmp_path / "xs.npy", xs)
+    (tmp_path / "own.py").write_text(OWN_CALLS)
+    file = tmp_path / "x" / f"model.{precision}.tflite"
+    done = call(tmp_path / "own.py", file, tmp_path / "xs.npy", tmp_path / "ys.npy")
+    assert done.returncode == 0, done.stderr
+    want = read_keras(zoo_model(name)).reference(xs)
+    assert snr_db(np.load(tmp_path / "ys.npy"), want) >= TOLERANCES[precision]
+
+
+def test_without_the_switch_dynamic_is_refused_rather_than_wrong(tmp_path):
+    bundle = exported("wide", tmp_path / "x.edge", ["float32", "dynamic"], legacy=False)
+    done = call("-m", "edgelstm.runtime.cli", "verify", bundle.path, "--precision", "dynamic")
+    assert done.returncode == 2
+    assert "this TFLite runtime cannot load it" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_stream_in_a_pipe_with_a_restart(tmp_path):
+    exported("tutorial_stacked", tmp_path / "x.edge", ["int8"])
+    xs = zoo_inputs("tutorial_stacked", 200, 4)
+    want = read_keras(zoo_model("tutorial_stacked")).reference(xs)
+    rows = [",".join(map(str, x)) + "\n" for x in xs]
+    answers = []
+    for part in (rows[:90], rows[90:]):
+        command = [str(PYTHON), "-m", "edgelstm.runtime.cli", str(tmp_path / "x.edge"), "--precision", "int8"]
+        command += ["--state", str(tmp_path / "state")]
+        done = subprocess.run(command, input="".join(part), capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        answers += [[float(cell) for cell in line.split(",")] for line in done.stdout.splitlines()]
+    assert snr_db(np.array(answers), want) >= TOLERANCES["int8"]
