@@ -2,18 +2,17 @@
 
 It holds `manifest.json`, the artifacts, the network itself and the golden vectors. Every file is listed in the
 manifest with its size and SHA-256, and nothing is used before both are checked.
+
+Modules of the standard library that only some calls need are imported there: a device's program that loads one model
+and steps it should start at once.
 """
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import os
-import shutil
 import stat
-import tempfile
-import zipfile
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
@@ -42,6 +41,8 @@ class File:
     @classmethod
     def of(cls, name: str, content: bytes) -> File:
         """Describe `content`."""
+        import hashlib
+
         return cls(name, len(content), hashlib.sha256(content).hexdigest())
 
 
@@ -163,6 +164,8 @@ class Golden:
         Raises:
             BundleError: the file is damaged.
         """
+        from zipfile import BadZipFile
+
         try:
             with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
                 inputs = np.asarray(arrays["inputs"], np.float32)
@@ -172,7 +175,7 @@ class Golden:
                 raise ValueError(f"unexpected shapes {inputs.shape}, {outputs.shape}")
             if list(starts) != sorted(set(starts)) or starts[-1] >= len(inputs):
                 raise ValueError("unordered resets")
-        except (KeyError, ValueError, TypeError, IndexError, OSError, EOFError, zipfile.BadZipFile) as error:
+        except (KeyError, ValueError, TypeError, IndexError, OSError, EOFError, BadZipFile) as error:
             raise BundleError(f"{source}: not readable golden vectors ({error})") from error
         return cls(inputs, outputs, starts)
 
@@ -208,6 +211,8 @@ class Bundle:
         Raises:
             BundleError: its size or SHA-256 is not what the manifest says.
         """
+        import hashlib
+
         content = _read_member(self.path, entry.file, entry.size)
         if hashlib.sha256(content).hexdigest() != entry.sha256:
             raise BundleError(
@@ -250,6 +255,8 @@ def write_bundle(path: str | os.PathLike[str], manifest: Manifest, files: Mappin
 @contextmanager
 def replacing(path: Path) -> Generator[Path]:
     """A temporary file beside `path` that takes its place when the block succeeds, and vanishes when not."""
+    import tempfile
+
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     os.close(handle)
     temporary = Path(name)
@@ -268,6 +275,8 @@ def replacing(path: Path) -> Generator[Path]:
 
 
 def _zip(content: Mapping[str, bytes]) -> bytes:
+    import zipfile
+
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name, data in content.items():
@@ -278,6 +287,9 @@ def _zip(content: Mapping[str, bytes]) -> bytes:
 
 
 def _write_folder(where: Path, content: Mapping[str, bytes]) -> None:
+    import shutil
+    import tempfile
+
     if where.exists() and not (where / MANIFEST).is_file() and (not where.is_dir() or any(where.iterdir())):
         raise BundleError(f"{where}: exists and is not a bundle; choose another output or remove it")
     temporary = Path(tempfile.mkdtemp(prefix=f".{where.name}.", dir=where.parent))
@@ -307,6 +319,8 @@ def _check_entry(entry: File, source: str) -> None:
 
 def _read_member(where: Path, name: str, size: int | None) -> bytes:
     """Read one member, never more than `size` bytes of it (or a manifest's limit)."""
+    import zipfile
+
     limit = MAX_MANIFEST_BYTES if size is None else size
     try:
         if where.is_dir():

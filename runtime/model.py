@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from dataclasses import dataclass
@@ -242,4 +241,6 @@ def _load_file(where: Path, backend: str, precision: str | None) -> Model:
 
 
 def _fingerprint(content: bytes) -> bytes:
+    import hashlib
+
     return hashlib.sha256(content).digest()[:16]

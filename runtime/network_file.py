@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import zipfile
 from typing import Any, cast
 
 import numpy as np
@@ -52,6 +51,8 @@ def network_from_bytes(content: bytes, source: str) -> Network:
     Raises:
         BundleError: the content is damaged or of a later version.
     """
+    from zipfile import BadZipFile
+
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             header = json.loads(arrays["header"].tobytes())
@@ -61,7 +62,7 @@ def network_from_bytes(content: bytes, source: str) -> Network:
         network = Network(header["name"], layers, header["features"], header["return_sequences"])
         # One step proves that the shapes fit together, whatever the file claims.
         network.step(network.zero_state(), np.zeros(network.features, np.float32))
-    except (KeyError, ValueError, TypeError, IndexError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except (KeyError, ValueError, TypeError, IndexError, OSError, EOFError, BadZipFile) as error:
         raise BundleError(f"{source}: not a readable network ({error})") from error
     return network
 

@@ -1,0 +1,62 @@
+"""`edgelstm`: the command line.
+
+A command's module is imported only when it is called, so that `edgelstm --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+# Command → (module, what it does).
+COMMANDS = {
+    "train": (".train_command", "train a stacked LSTM on a CSV and write a run folder"),
+    "export": (".export_command", "export a Keras model or a run folder to a verified bundle"),
+    "verify": (".verify_command", "prove that a bundle's artifacts compute what Keras computed"),
+    "inspect": (
+        ".inspect_command",
+        "show layers, states, artifacts and parity of a bundle, an artifact or a Keras file",
+    ),
+    "run": ("..runtime.run_command", "stream timesteps from a file or standard input through a model"),
+    "bench": (".bench_command", "measure latency, throughput and memory, beside the interpreters' own calls"),
+    "demo": (".demo_command", "train, export, verify and stream a small forecast, in one go"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of `edgelstm`."""
+    given = list(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(
+        prog="edgelstm",
+        description="Take a stacked LSTM trained in Keras to the edge: export it, prove it, stream it.",
+        epilog="`edgelstm COMMAND --help` explains a command.",
+    )
+    parser.add_argument("--version", action="store_true", help="show the version and exit")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND")
+    chosen = next((argument for argument in given if not argument.startswith("-")), None)
+    for name, (module_name, text) in COMMANDS.items():
+        command = subparsers.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        if name != chosen:
+            continue
+        module = importlib.import_module(module_name, __package__)
+        module.add_arguments(command)
+        command.add_argument("--json", action="store_true", help="print one machine-readable object instead of text")
+        command.set_defaults(run=module.run)
+    args = parser.parse_args(given)
+    if args.version:
+        from ..runtime import __version__
+
+        print(f"EdgeLSTM {__version__}")
+        return 0
+    if args.command is None:
+        parser.print_help()
+        return 2
+    from ..runtime.cli import guarded
+
+    return guarded(args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,170 @@
+"""`edgelstm export`: a Keras file or a run folder → a verified bundle."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from ..runtime.errors import InputError, ParityError, UnsupportedModelError
+from ..runtime.parity import TOLERANCES
+from ..runtime.table import table
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("model", type=Path, help="a .keras or .h5 file, or the folder that `edgelstm train` wrote")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="PATH",
+        help="the bundle: FILE.edge, or a folder (default: beside the model)",
+    )
+    parser.add_argument("--format", default="tflite,onnx", metavar="F,…", help="tflite, onnx (default: both)")
+    parser.add_argument(
+        "--precision",
+        default="float32",
+        metavar="P,…",
+        help=f"{', '.join(TOLERANCES)}, or all (default: float32); int8 and int16x8 need calibration data",
+    )
+    parser.add_argument(
+        "--graph",
+        default="step",
+        metavar="G,…",
+        help="step, to be streamed (default); sequence, which takes whole sequences, also of models that cannot stream",
+    )
+    parser.add_argument(
+        "--calibration", type=Path, metavar="FILE", help="representative raw inputs: .npy, .npz or .csv"
+    )
+    parser.add_argument("--name", help="what to call the model (default: what Keras calls it)")
+    parser.add_argument("--features", metavar="A,B,…", help="names of the inputs, in order")
+    parser.add_argument("--outputs", metavar="A,B,…", help="names of the outputs, in order")
+    parser.add_argument("--window", type=int, metavar="T", help="timesteps that the model was trained on at a time")
+    parser.add_argument(
+        "--min-snr", type=float, metavar="DB", help="least parity with Keras, instead of the precision's"
+    )
+    parser.add_argument("--keep-going", action="store_true", help="leave out what fails instead of writing no bundle")
+    parser.add_argument(
+        "--tflite-runtime-2.14",
+        dest="legacy_tflite",
+        action="store_true",
+        help="keep every .tflite loadable by tflite-runtime 2.14, the last one for 32-bit ARM",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command."""
+    from ..export import export, read_keras, read_sequences, targets
+    from .quiet import quiet
+
+    source: Any = args.model
+    settings: dict[str, Any] = {
+        "name": args.name,
+        "features": _names(args.features),
+        "outputs": _names(args.outputs),
+        "window": args.window,
+    }
+    calibration = None
+    output = args.output or args.model.with_suffix(".edge")
+    if args.model.is_dir():
+        from .run_folder import read_run_folder
+
+        folder = read_run_folder(args.model)
+        source = folder.model_path
+        output = args.output or args.model / "model.edge"
+        recorded = folder.export_settings()
+        settings = {key: settings.get(key) or recorded.get(key) for key in (*settings, *recorded)}
+        calibration = folder.calibration()
+    formats = _list(args.format)
+    precisions = list(TOLERANCES) if args.precision == "all" else _list(args.precision)
+    graphs = _list(args.graph)
+    wanted, missing = targets(formats, precisions, graphs)
+    if missing and not args.json:
+        print(f"does not exist, left out: {', '.join(map(str, missing))}", file=sys.stderr)
+    _check_output(output)
+    with quiet():
+        try:
+            source = read_keras(source, name=settings["name"])
+        except UnsupportedModelError:
+            if {target.graph for target in wanted} != {"sequence"}:
+                raise
+            calibration = None
+    if args.calibration is not None:
+        width = getattr(source, "features", 0)
+        calibration = read_sequences(args.calibration, settings["features"] or width)
+    done: list[Any] = []
+    try:
+        with quiet():
+            bundle = export(
+                source,
+                output,
+                formats,
+                precisions,
+                graphs,
+                calibration,
+                min_snr=args.min_snr,
+                keep_going=args.keep_going,
+                legacy_tflite=args.legacy_tflite,
+                report=done.append,
+                **settings,
+            )
+    except ParityError:
+        _show(args, done, None)
+        raise
+    _show(args, done, bundle.path)
+    if not bundle.manifest.streamable and not args.json:
+        print("the model cannot be streamed: the bundle holds sequence graphs only")
+    return 0 if all(result.passed for result in done) else 1
+
+
+def _show(args: argparse.Namespace, results: list[Any], path: Path | None) -> None:
+    if args.json:
+        described = [
+            {
+                "artifact": str(r.target),
+                "size": len(r.content),
+                "min_snr_db": r.min_snr_db,
+                "passed": r.passed,
+                "parity": r.parity.to_json(),
+            }
+            for r in results
+        ]
+        print(json.dumps({"bundle": None if path is None else str(path), "artifacts": described}))
+        return
+    rows = [
+        [
+            str(r.target),
+            f"{len(r.content):,}",
+            f"{r.parity.snr_db:.1f}",
+            f"{r.min_snr_db:g}",
+            f"{r.parity.max_abs_error:.2e}",
+            f"{r.parity.rmse:.2e}",
+            "ok" if r.passed else f"FAILED by {r.min_snr_db - r.parity.snr_db:.1f} dB",
+        ]
+        for r in results
+    ]
+    print(table(["artifact", "bytes", "SNR dB", "least", "max |error|", "RMSE", "against Keras"], rows))
+    if path is not None:
+        print(f"\nwrote {path} ({_size(path):,} bytes)")
+
+
+def _check_output(output: Path) -> None:
+    """Fail before the work rather than after it."""
+    if not output.absolute().parent.is_dir():
+        raise InputError(f"{output}: the folder {output.parent} does not exist")
+
+
+def _size(path: Path) -> int:
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
+def _list(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _names(text: str | None) -> list[str] | None:
+    return None if text is None else _list(text)

@@ -1,0 +1,58 @@
+"""`edgelstm inspect`: what the runtime's command shows, and Keras files as well."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from ..runtime import inspect_command
+from ..runtime.bundle import Bundle
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("model", help="a bundle, an exported .tflite or .onnx, a .keras or .h5 file, or a run folder")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command."""
+    path = Path(args.model)
+    if path.suffix in (".keras", ".h5", ".hdf5"):
+        inspect_command.show(describe_keras(path), args.json)
+    elif (path / "run.json").is_file():
+        from .run_folder import read_run_folder
+
+        folder = read_run_folder(path)
+        inspect_command.show({**describe_keras(folder.model_path), **_known(folder.export_settings())}, args.json)
+    elif path.suffix in (".tflite", ".onnx"):
+        inspect_command.show(inspect_command.describe_file(path), args.json)
+    else:
+        inspect_command.show(inspect_command.describe_bundle(Bundle.open(path)), args.json)
+    return 0
+
+
+def describe_keras(path: Path) -> dict[str, Any]:
+    """A Keras file, as a dictionary for `show`."""
+    from ..export import read_keras
+    from ..export.description import describe
+    from .quiet import quiet
+
+    with quiet():
+        network = read_keras(path)
+    return {
+        "file": str(path),
+        "name": network.name,
+        "features": [f"x{i}" for i in range(network.features)],
+        "outputs": [f"y{i}" for i in range(network.outputs)],
+        "layers": list(describe(network)),
+        "parameters": network.parameters,
+        "window": None,
+        "states": [spec.name for spec in network.states],
+        "state_bytes": sum(4 * spec.units for spec in network.states),
+        "artifacts": [],
+    }
+
+
+def _known(settings: dict[str, Any]) -> dict[str, Any]:
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in settings.items() if value}

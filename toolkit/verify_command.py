@@ -1,0 +1,125 @@
+"""`edgelstm verify`: the golden vectors, or any data against a given Keras file."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..runtime import verify_command
+from ..runtime.bundle import Artifact, Bundle, File
+from ..runtime.errors import BackendUnavailableError, InputError
+from ..runtime.model import load_artifact
+from ..runtime.parity import TOLERANCES, Parity, compare
+from ..runtime.table import table
+from ..runtime.verify_command import Check
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    verify_command.add_arguments(parser)
+    parser.add_argument("--against", type=Path, metavar="KERAS_FILE", help="compare with this Keras model instead")
+    parser.add_argument("--data", type=Path, metavar="FILE", help="with --against: inputs, .npy, .npz or .csv")
+    parser.add_argument(
+        "--steps", type=int, metavar="N", help="with --against: timesteps in one stream, the data repeated as needed"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command: 0 if all that could run is within tolerance, 1 if not."""
+    if args.against is None:
+        if args.data is not None or args.steps is not None:
+            raise InputError("--data and --steps need --against KERAS_FILE, which says what the outputs should be")
+        return verify_command.run(args)
+    bundle = Bundle.open(args.model)
+    if not bundle.manifest.streamable:
+        raise InputError(f"{bundle.path}: cannot be streamed; verify it without --against")
+    xs, ys = expected(bundle, args.against, args.data, args.steps)
+    checks: list[Check] = []
+    tenths: list[tuple[Parity, Parity] | None] = []
+    for entry, backend in verify_command.selected(bundle, args.backend, args.precision):
+        if isinstance(entry, Artifact) and entry.graph == "sequence":
+            continue
+        check, ends = check_stream(bundle, entry, backend, xs, ys)
+        checks.append(check)
+        tenths.append(ends)
+    if args.json:
+        described = [
+            {**check.to_json(), "first_tenth": ends and ends[0].to_json(), "last_tenth": ends and ends[1].to_json()}
+            for check, ends in zip(checks, tenths, strict=True)
+        ]
+        print(json.dumps({"bundle": str(bundle.path), "against": str(args.against), "checks": described}))
+    else:
+        header = [
+            "artifact",
+            "backend",
+            "SNR dB",
+            "least",
+            "max |error|",
+            "RMSE",
+            "first tenth",
+            "last tenth",
+            "result",
+        ]
+        print(f"{len(xs):,} timesteps in one stream, against {args.against}\n")
+        print(table(header, [_row(check, ends) for check, ends in zip(checks, tenths, strict=True)]))
+    ran = [check for check in checks if check.problem is None]
+    if not ran:
+        raise BackendUnavailableError(f"{bundle.path}: nothing could be run; see the table")
+    return 0 if all(check.passed for check in ran) else 1
+
+
+def expected(
+    bundle: Bundle, keras_file: Path, data: Path | None, steps: int | None
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Inputs (T, features) and what the Keras model gives for them (T, outputs)."""
+    from ..export import read_keras, read_sequences
+    from .quiet import quiet
+
+    if steps is not None and steps < 1:
+        raise InputError(f"--steps {steps}: at least 1 timestep is needed")
+    with quiet():
+        network = read_keras(keras_file)
+    manifest = bundle.manifest
+    if (network.features, network.outputs) != (len(manifest.features), len(manifest.outputs)):
+        raise InputError(
+            f"{keras_file}: takes {network.features} features and gives {network.outputs} outputs, "
+            f"the bundle {len(manifest.features)} and {len(manifest.outputs)}"
+        )
+    if data is None:
+        xs = bundle.golden().inputs
+    else:
+        xs = read_sequences(data, manifest.features).reshape(-1, network.features)
+    if steps is not None:
+        xs = xs[np.arange(steps) % len(xs)]
+    if network.reference is None:
+        raise InputError(f"{keras_file}: gives nothing to compare with")
+    with quiet():
+        return xs, network.reference(xs)
+
+
+def check_stream(
+    bundle: Bundle, entry: File, backend: str, xs: npt.NDArray[np.float32], ys: npt.NDArray[np.float32]
+) -> tuple[Check, tuple[Parity, Parity] | None]:
+    """Stream the inputs through one file of a bundle: all of it, and its first and last tenth apart."""
+    label = entry.label if isinstance(entry, Artifact) else "network float32"
+    least = entry.min_snr_db if isinstance(entry, Artifact) else TOLERANCES["float32"]
+    try:
+        answers = load_artifact(bundle, entry, backend).stream().run(xs)
+    except BackendUnavailableError as error:
+        return Check(label, backend, least, problem=f"not run: {error}"), None
+    tenth = max(len(xs) // 10, 1)
+    ends = compare(answers[:tenth], ys[:tenth]), compare(answers[-tenth:], ys[-tenth:])
+    return Check(label, backend, least, compare(answers, ys)), ends
+
+
+def _row(check: Check, ends: tuple[Parity, Parity] | None) -> list[Any]:
+    p = check.parity
+    if p is None or ends is None:
+        return [check.label, check.backend, "", f"{check.min_snr_db:g}", "", "", "", "", check.result]
+    figures = [f"{p.max_abs_error:.2e}", f"{p.rmse:.2e}", f"{ends[0].rmse:.2e}", f"{ends[1].rmse:.2e}"]
+    return [check.label, check.backend, f"{p.snr_db:.1f}", f"{check.min_snr_db:g}", *figures, check.result]
