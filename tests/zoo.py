@@ -251,8 +251,6 @@ def activations_of_lstms(K, L):
         L.Rescaling(8.0),
         L.LSTM(8, activation="hard_tanh", recurrent_activation="sparse_sigmoid", return_sequences=True),
         L.LSTM(8, activation="silu", return_sequences=True),
-        L.Rescaling(5.0),
-        L.LSTM(8, activation="relu", recurrent_activation="hard_sigmoid", return_sequences=True),
         L.Dense(2),
     ]
 

@@ -39,8 +39,8 @@ def train_forecast(
     )
     rows = len(series.values)
     first, second = (
-        int(rows * (1 - config.validation_fraction - config.test_fraction)),
-        int(rows * (1 - config.test_fraction)),
+        round(rows * (1 - config.validation_fraction - config.test_fraction)),
+        round(rows * (1 - config.test_fraction)),
     )
     parts = {
         "training": series.between(0, first),

@@ -94,7 +94,7 @@ def read_series(
     table = frame[list(names)]
     numeric(frame, (*names, target), path)
     gaps = table.isna().any(axis=1).to_numpy()
-    _refuse_missing(frame[[*names, target]], missing, path)
+    _refuse_missing(frame[list(dict.fromkeys([*names, target]))], missing, path)
     filled = table.ffill(limit=fill_limit) if missing == "fill" else table
     broken = filled.isna().any(axis=1).to_numpy()
     if gaps.any():
@@ -106,7 +106,8 @@ def read_series(
     segments = tuple((int(a), int(b)) for a, b in edges.reshape(-1, 2))
     if not segments:
         raise InputError(f"{path}: no row has a value in each of {', '.join(names)}; choose other --features")
-    values = np.nan_to_num(filled.to_numpy(np.float32))
+    values = filled.to_numpy(np.float32)
+    values = np.where(np.isnan(values), np.float32(0), values)
     if not np.isfinite(values).all():
         raise InputError(f"{path}: holds values that are infinite or beyond float32; remove these rows")
     return Series(
@@ -160,7 +161,10 @@ def read_frame(path: Path) -> DataFrame:
     import pandas as pd
 
     try:
-        frame = pd.read_csv(path, sep=None, engine="python", encoding="utf-8-sig", on_bad_lines="error")
+        with path.open(encoding="utf-8-sig") as file:
+            head = file.readline()
+        separator = max(",;\t", key=head.count)
+        frame = pd.read_csv(path, sep=separator, encoding="utf-8-sig", on_bad_lines="error", index_col=False)
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, OSError, ValueError) as error:
