@@ -131,7 +131,7 @@ def test_exporting_twice_gives_the_same_bytes(bundles, tmp_path, name):
     first = bundles(name)
     calibration = np.stack([zoo_inputs(name, 400, 100 + i) for i in range(8)])
     again = export(
-        read_keras(ZOO[name]()),
+        read_keras(zoo_model(name)),
         tmp_path / f"{name}.edge",
         precisions=list(TOLERANCES),
         graphs=["step", "sequence"],

@@ -42,7 +42,7 @@ def call(*arguments) -> subprocess.CompletedProcess[str]:
 
 
 def exported(name: str, path: Path, precisions: list[str], legacy: bool = True):
-    calibration = np.stack([zoo_inputs(name, 300, 100 + i) for i in range(4)])
+    calibration = np.stack([zoo_inputs(name, 400, 100 + i) for i in range(8)])
     return export(
         read_keras(zoo_model(name)),
         path,
