@@ -72,12 +72,16 @@ class UnstreamableModel:
         Raises:
             UnsupportedModelError: Keras's own outputs are not finite.
         """
+        from .sequence_graph import plain_model
+
+        # A stateful model would start each sequence where the last one ended; a sequence graph starts from zero.
+        model = plain_model(self.model)
         lengths = [self.steps] * max(STEPS // self.steps, 1) if self.steps else list(LENGTHS) * (STEPS // sum(LENGTHS))
         inputs = synthetic_inputs(np.random.default_rng(SEED), sum(lengths), self.features).astype(np.float32)
         starts = tuple(int(s) for s in np.cumsum([0, *lengths[:-1]]))
         # Call by call: a batch of sequences could hide what one does to the next.
         rows = [
-            np.asarray(self.model(sequence[None], training=False), np.float32).reshape(-1, self.outputs)
+            np.asarray(model(sequence[None], training=False), np.float32).reshape(-1, self.outputs)
             for sequence in np.split(inputs, starts[1:])
         ]
         outputs = np.concatenate(rows)
