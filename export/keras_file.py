@@ -144,12 +144,16 @@ def _load_hdf5(path: Path) -> LoadedModel:
 
 
 def _load_keras3(keras: Any, path: Path, suffix: str) -> Any:
-    if path.suffix == suffix:
+    from keras.src.ops import numpy as operations
+
+    # Keras writes a Masking layer's mask into an .h5 as two operations, which it does not find again by itself.
+    found = {"NotEqual": operations.NotEqual, "Any": operations.Any}
+    with keras.saving.custom_object_scope(found), tempfile.TemporaryDirectory() as folder:
+        if path.suffix != suffix:  # Keras goes by the suffix.
+            link = Path(folder, f"model{suffix}")
+            link.symlink_to(path.resolve())
+            path = link
         return keras.models.load_model(path, compile=False)
-    with tempfile.TemporaryDirectory() as folder:  # Keras goes by the suffix.
-        link = Path(folder, f"model{suffix}")
-        link.symlink_to(path.resolve())
-        return keras.models.load_model(link, compile=False)
 
 
 def _load_keras2(path: Path, version: str, config: Any, weights: Path) -> Any:
