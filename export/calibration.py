@@ -103,7 +103,8 @@ def as_sequences(data: npt.ArrayLike, features: int, source: str = "calibration 
         )
     if array.size == 0:
         raise InputError(f"{source}: holds no timesteps")
-    array = array.astype(np.float32)
+    with np.errstate(over="ignore"):  # What does not fit becomes infinite, and is told below.
+        array = array.astype(np.float32)
     if not np.isfinite(array).all():
         n, t, f = np.argwhere(~np.isfinite(array))[0]
         raise InputError(f"{source}: sequence {n}, timestep {t}, feature {f} is not a finite float32 number")

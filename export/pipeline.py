@@ -174,8 +174,9 @@ def export(
     ranges: Ranges | None = None
     if integer := sorted({t.precision for t in wanted} & set(INTEGER_PRECISIONS)):
         if data is None:
+            verb = "needs" if len(integer) == 1 else "need"
             raise InputError(
-                f"{' and '.join(integer)} need calibration data to find the ranges of the model's values: "
+                f"{' and '.join(integer)} {verb} calibration data to find the ranges of the model's values: "
                 "representative inputs as .npy, .npz or .csv (--calibration FILE)"
             )
         ranges = observe_ranges(network, data)

@@ -26,7 +26,9 @@ HELP = "stream timesteps from a file or standard input through a model, one pred
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("model", help="a bundle (.edge or folder), or an exported .tflite or .onnx file")
-    parser.add_argument("--input", default="-", metavar="FILE", help="CSV or JSON lines; - (default) is standard input")
+    parser.add_argument(
+        "input", nargs="?", default="-", metavar="FILE", help="CSV or JSON lines; - (default) is standard input"
+    )
     parser.add_argument("--output", default="-", metavar="FILE", help="where to; - (default) is standard output")
     add_model_arguments(parser)
     parser.add_argument("--window", type=int, metavar="T", help="answer as on the last T inputs from zero state")

@@ -8,7 +8,8 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 # Command → (module, what it does).
 COMMANDS = {
@@ -43,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         module = importlib.import_module(module_name, __package__)
         module.add_arguments(command)
         command.add_argument("--json", action="store_true", help="print one machine-readable object instead of text")
-        command.set_defaults(run=module.run)
+        command.set_defaults(run=partial(_run, module.run))
     args = parser.parse_args(given)
     if args.version:
         from ..runtime import __version__
@@ -56,6 +57,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     from ..runtime.cli import guarded
 
     return guarded(args)
+
+
+def _run(command: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
+    """Run a command; on a device that has only the runtime, say what is missing and where it comes from."""
+    try:
+        return command(args)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in ("", "edgelstm"):
+            raise
+        from ..runtime.errors import BackendUnavailableError
+
+        raise BackendUnavailableError(
+            f'`edgelstm {args.command}` needs the package {package}: pip install "edgelstm[toolkit]"; '
+            "with the runtime alone there is `edgelstm-run` to run, verify and inspect a bundle"
+        ) from error
 
 
 if __name__ == "__main__":

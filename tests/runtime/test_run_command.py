@@ -64,7 +64,7 @@ def test_json_lines(bundle, xs, expected):
 
 def test_files_in_and_out(bundle, xs, expected, tmp_path):
     (tmp_path / "in.csv").write_text(csv(xs, "a,b,c"))
-    done = call(bundle, "--input", tmp_path / "in.csv", "--output", tmp_path / "out.csv")
+    done = call(bundle, tmp_path / "in.csv", "--output", tmp_path / "out.csv")
     assert (done.returncode, done.stdout) == (0, "")
     head, *rest = (tmp_path / "out.csv").read_text().splitlines()
     assert head == "u,v"
@@ -125,7 +125,7 @@ def test_a_power_cut_loses_no_more_than_the_time_between_saves(bundle, xs, expec
 
 def test_a_closed_pipe_ends_cleanly(bundle, xs, tmp_path):
     (tmp_path / "in.csv").write_text(csv(np.tile(xs, (50, 1))))
-    command = f"{' '.join(COMMAND)} {bundle} --input {tmp_path / 'in.csv'} | head -n 3"
+    command = f"{' '.join(COMMAND)} {bundle} {tmp_path / 'in.csv'} | head -n 3"
     done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, timeout=60)
     assert done.stdout.count(b"\n") == 3
     assert (done.returncode, b"Traceback" in done.stderr, b"Broken" in done.stderr) == (0, False, False)
@@ -182,7 +182,7 @@ def test_bad_lines_can_be_skipped(bundle, xs, expected):
     ("arguments", "words"),
     [
         (["absent.edge"], "no such file"),
-        (["{bundle}", "--input", "absent.csv"], "absent.csv: cannot be opened"),
+        (["{bundle}", "absent.csv"], "absent.csv: cannot be opened"),
         (["{bundle}", "--output", "/absent/out.csv"], "/absent/out.csv: cannot be opened"),
         (["{bundle}", "--state", "/absent/state"], "/absent/state: the state cannot be written"),
         (["{bundle}", "--state", "{bundle}"], "not a stream's snapshot"),
