@@ -44,8 +44,8 @@ def keras_file(tmp_path_factory) -> Path:
     model = keras.Sequential(
         [
             keras.Input((None, FEATURES)),
-            layers.LSTM(24, return_sequences=True),
-            layers.LSTM(16, return_sequences=True),
+            layers.LSTM(24, return_sequences=True, name="lstm"),
+            layers.LSTM(16, return_sequences=True, name="top"),
             layers.Dense(OUTPUTS),
         ]
     )
