@@ -34,7 +34,7 @@ class Ranges:
         return self.largest[layer, kind]
 
 
-def observe_ranges(network: Network, sequences: npt.NDArray[np.float32]) -> Ranges:
+def observe_ranges(network: Network, sequences: npt.NDArray[np.float32], longest: int | None = None) -> Ranges:
     """Run a network over calibration sequences and note how large its values become.
 
     Each sequence is run from a reset, and all of them once more as one long stream, because a state that is
@@ -43,10 +43,14 @@ def observe_ranges(network: Network, sequences: npt.NDArray[np.float32]) -> Rang
     Args:
         network: what to run.
         sequences: (N, T, features); at most 64 sequences, evenly chosen, and 8,192 timesteps are used.
+        longest: timesteps after which to reset, for a model whose state cannot be carried further.
 
     Raises:
         InputError: the network's values grow beyond all bounds on them.
     """
+    if longest is not None and sequences.shape[1] > longest:
+        whole = sequences.shape[1] // longest * longest
+        sequences = sequences[:, :whole].reshape(-1, longest, sequences.shape[2])
     chosen = sequences[np.linspace(0, len(sequences) - 1, min(len(sequences), MAX_SEQUENCES)).astype(int)]
     chosen = chosen[:, :MAX_STEPS]
     stream = chosen.reshape(-1, 1, chosen.shape[-1])[:MAX_STEPS]
@@ -72,15 +76,17 @@ def observe_ranges(network: Network, sequences: npt.NDArray[np.float32]) -> Rang
             for kind, value in zip(layer.state_names, new, strict=True):
                 note(name, kind, value)
 
-    for batch in (chosen.transpose(1, 0, 2), stream):
-        state = network.zero_state(batch.shape[1])
-        for x in batch:
-            _, state = network.step(state, x, observe)
+    with np.errstate(over="ignore", invalid="ignore"):  # A model that overflows is refused below.
+        for batch in (chosen.transpose(1, 0, 2), stream)[: 2 if longest is None else 1]:
+            state = network.zero_state(batch.shape[1])
+            for x in batch:
+                _, state = network.step(state, x, observe)
     for (layer, kind), value in largest.items():
         if not np.isfinite(value).all():
             raise InputError(
                 f"{network.name}: on the calibration data, {kind} of layer {layer!r} grows beyond float32; calibrate "
-                "with inputs like those the model will see, or check that the model itself is stable on them"
+                "with inputs like those the model will see, and if it was trained on windows of some timesteps, say "
+                "how many (--window T)"
             )
     return Ranges(dict(largest))
 

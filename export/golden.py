@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 
@@ -12,32 +14,60 @@ from ..runtime.network import Affine, Masking, Network
 # Lengths of the sequences, each from a reset: one long enough for an error to build up, and ever shorter ones.
 LENGTHS = (512, 256, 128, 64, 32, 16, 8, 4, 3, 1, 1)
 MASKED_FRACTION = 0.05
+# A model whose outputs become so many times larger once its state is carried past its window was not made for that.
+GROWTH = 100.0
+# And so many times larger than its first answers, no model's outputs become that has a use.
+RUNAWAY = 1e9
 SEED = 20240229
 
 
-def golden_vectors(network: Network, calibration: npt.NDArray[np.float32] | None) -> Golden:
+def carries_state(network: Network, calibration: npt.NDArray[np.float32] | None, window: int) -> bool:
+    """Whether a model trained on windows has bounded outputs when its state is carried on past them.
+
+    Many with a relu cell have not: trained on 24 timesteps, they grow without limit over 500.
+    """
+    outputs = np.abs(_reference(network)(golden_inputs(network, calibration)[: max(LENGTHS)]))
+    return bool(np.isfinite(outputs).all() and outputs.max() <= GROWTH * max(outputs[:window].max(), 1e-6))
+
+
+def golden_vectors(network: Network, calibration: npt.NDArray[np.float32] | None, longest: int | None = None) -> Golden:
     """Golden vectors of a network that can be streamed.
 
     Args:
         network: read from Keras, so that it has a reference.
         calibration: (N, T, features); the inputs are drawn from it, or made up where there is none.
+        longest: timesteps of the longest sequence, for a model whose state cannot be carried further.
 
     Raises:
         UnsupportedModelError: the network did not come from Keras, or Keras's outputs for it are not finite.
     """
+    inputs = golden_inputs(network, calibration)
+    starts = _starts(len(inputs), longest)
+    reference = _reference(network)
+    outputs = np.concatenate([reference(sequence) for sequence in np.split(inputs, starts[1:])]).astype(np.float32)
+    early, largest = np.abs(outputs[:32]).max(), np.abs(outputs).max()
+    if not largest <= RUNAWAY * max(early, 1e-3):
+        raise UnsupportedModelError(
+            f"{network.name}: Keras's own outputs grow without bound as the state is carried on (up to {largest:.2g}); "
+            "check the model's weights, and if it was trained on windows of some timesteps, say how many (--window T)"
+        )
+    return Golden(inputs, outputs, starts)
+
+
+def _reference(network: Network) -> Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]:
     if network.reference is None:
         raise UnsupportedModelError(
             f"{network.name}: the network has no reference to prove its exports against; read it with read_keras"
         )
-    inputs = golden_inputs(network, calibration)
-    starts = tuple(int(s) for s in np.cumsum((0, *LENGTHS[:-1])))
-    sequences = np.split(inputs, starts[1:])
-    outputs = np.concatenate([network.reference(sequence) for sequence in sequences]).astype(np.float32)
-    if not np.isfinite(outputs).all():
-        raise UnsupportedModelError(
-            f"{network.name}: Keras itself gives outputs that are not finite; check the model's weights"
-        )
-    return Golden(inputs, outputs, starts)
+    return network.reference
+
+
+def _starts(steps: int, longest: int | None) -> tuple[int, ...]:
+    """Where each sequence starts; those too long are several."""
+    starts: list[int] = []
+    for start, length in zip(np.cumsum((0, *LENGTHS[:-1])), LENGTHS, strict=True):
+        starts.extend(range(int(start), int(start) + length, longest or steps))
+    return tuple(starts)
 
 
 def golden_inputs(network: Network, calibration: npt.NDArray[np.float32] | None) -> npt.NDArray[np.float32]:

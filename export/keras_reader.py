@@ -36,7 +36,8 @@ def read_keras(source: str | Path | keras.Model, name: str | None = None) -> net
         name: what to call the network; by default the file's stem or the model's name.
 
     Returns:
-        The network. Its `reference` takes (T, features) and gives Keras's outputs for every prefix, (T, outputs).
+        The network. Its `reference` takes (T, features) and gives Keras's outputs for every prefix, (T, outputs);
+        its `window` is the fixed length of the model's input, if it has one.
 
     Raises:
         InputError: there is no such file, or it is damaged or not a Keras file.
@@ -55,6 +56,7 @@ def read_keras(source: str | Path | keras.Model, name: str | None = None) -> net
         layers,
         features=graph.inputs[0].shape[-1],
         return_sequences=len(graph.outputs[0].shape) == 3,
+        window=None if any(getattr(c.layer, "stateful", False) for c in calls) else graph.inputs[0].shape[1],
     )
     if not network.recurrent_layers:
         raise UnsupportedModelError(

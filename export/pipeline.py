@@ -24,7 +24,7 @@ from ..runtime.stream import Stream
 from ..runtime.tflite_metadata import METADATA_NAME
 from .calibration import Ranges, as_sequences, observe_ranges
 from .description import describe
-from .golden import golden_vectors
+from .golden import carries_state, golden_vectors
 from .tflite_graph import INTEGER_PRECISIONS, tflite_sequence_graph, tflite_step_graph
 from .unstreamable import UnstreamableModel
 
@@ -130,7 +130,8 @@ def export(
         name: what to call the model; by default what Keras or the file calls it.
         features: names of the inputs.
         outputs: names of the outputs.
-        window: timesteps that the model was trained on at a time.
+        window: timesteps that the model was trained on at a time; by default the fixed length of its input. Where
+            its outputs grow without bound beyond that, it is calibrated and proved on sequences of that length only.
         training: what else training knows, kept in the manifest.
         min_snr: least signal-to-noise ratio in dB, in place of each precision's own.
         keep_going: leave out what fails instead of writing no bundle.
@@ -171,6 +172,8 @@ def export(
                 report,
             )
     data = None if calibration is None else as_sequences(calibration, network.features)
+    window = window or network.window
+    longest = None if window is None or carries_state(network, data, window) else window
     ranges: Ranges | None = None
     if integer := sorted({t.precision for t in wanted} & set(INTEGER_PRECISIONS)):
         if data is None:
@@ -179,10 +182,10 @@ def export(
                 f"{' and '.join(integer)} {verb} calibration data to find the ranges of the model's values: "
                 "representative inputs as .npy, .npz or .csv (--calibration FILE)"
             )
-        ranges = observe_ranges(network, data)
-    golden = golden_vectors(network, data)
+        ranges = observe_ranges(network, data, longest)
+    golden = golden_vectors(network, data, longest)
     manifest = _manifest(network.name, network.features, network.outputs, features, outputs, window, training)
-    manifest = replace(manifest, layers=describe(network), parameters=network.parameters)
+    manifest = replace(manifest, layers=describe(network), parameters=network.parameters, carries_state=longest is None)
     results: list[Result] = []
     # An ONNX step graph takes whole sequences as well, so it stands for both.
     steps = [replace(target, graph="step") if target.format == "onnx" else target for target in wanted]

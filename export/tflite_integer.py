@@ -33,11 +33,11 @@ from .tflite_writer import GraphWriter, Value
 
 # Room above the largest value seen in calibration: for a state in int16, which may still grow, and for the rest.
 STATE_MARGIN, MARGIN = 1.5, 1.1
-# The widest scales that a function's input needs, beyond which the function is flat to within the quantum of its
-# output: (int8, int16). Powers of two, for which the int16 kernels are most exact.
 # Copies of x that a row of int8 weights is shared out over, at most.
 MAX_COPIES = 4
 BOUNDED = ("tanh", "sigmoid")
+# The widest scales that a function's input needs, beyond which the function is flat to within the quantum of its
+# output: (int8, int16). Powers of two, for which the int16 kernels are most exact.
 FLAT = {"sigmoid": (1 / 16, 1 / 4096), "tanh": (1 / 32, 1 / 4096)}
 Part = tuple[Value, npt.NDArray[Any]]
 

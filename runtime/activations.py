@@ -38,7 +38,8 @@ class Function:
         return FUNCTIONS[self.name](x, *self.parameters).astype(x.dtype, copy=False)
 
     def __str__(self) -> str:
-        return f"{self.name}({', '.join(f'{p:g}' for p in self.parameters)})" if self.parameters else self.name
+        plain = not self.parameters or self == Function("relu", (0.0, UNLIMITED, 0.0))
+        return self.name if plain else f"{self.name}({', '.join(f'{p:g}' for p in self.parameters)})"
 
 
 def sigmoid(x: FloatArray) -> FloatArray:

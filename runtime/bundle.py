@@ -79,6 +79,7 @@ class Manifest:
         golden: an input sequence and Keras's outputs for it.
         training: what training recorded (task, target, horizon, sampling, labels), if anything.
         versions: the packages that made the bundle.
+        carries_state: whether the state can be carried past the window; not where outputs grow without bound then.
     """
 
     name: str
@@ -93,6 +94,7 @@ class Manifest:
     golden: File
     training: dict[str, Any] = field(default_factory=dict[str, Any])
     versions: dict[str, str] = field(default_factory=dict[str, str])
+    carries_state: bool = True
 
     def to_bytes(self) -> bytes:
         """JSON, the same for the same manifest."""

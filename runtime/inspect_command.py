@@ -71,6 +71,7 @@ def describe_bundle(bundle: Bundle) -> dict[str, Any]:
         "layers": list(manifest.layers),
         "parameters": manifest.parameters,
         "window": manifest.window,
+        "carries_state": manifest.carries_state,
         "training": manifest.training,
         "states": [] if network is None else list(network.state_names),
         "state_bytes": 0 if network is None else network.state_bytes,
@@ -92,6 +93,8 @@ def show(description: dict[str, Any], as_json: bool) -> None:
         ("parameters", f"{description['parameters']:,}" if description["parameters"] is not None else "unknown"),
         ("window", description["window"] or "none: the state is carried on for ever"),
     ]
+    if not description.get("carries_state", True):
+        lines.append(("state", "grows without bound past the window; run with it (--window, window=)"))
     if description.get("streamable", True):
         states = f"{', '.join(description['states'])}: {description['state_bytes']:,} bytes per stream in float32"
         lines.append(("states", states))

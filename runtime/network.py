@@ -247,6 +247,8 @@ class Network:
             the last. Streaming gives one for every timestep either way (the model's output on the prefix).
         reference: Keras itself: (T, features) → (T, outputs), the model's output on every prefix of a sequence.
             Set by `read_keras`; what exports are proved against. Not part of a saved network.
+        window: timesteps that the Keras model takes at a time, where its input has a fixed length and it keeps no
+            state between calls. Not part of a saved network.
     """
 
     name: str
@@ -254,6 +256,7 @@ class Network:
     features: int
     return_sequences: bool
     reference: Callable[[Weights], Weights] | None = field(default=None, repr=False)
+    window: int | None = None
 
     @property
     def outputs(self) -> int:

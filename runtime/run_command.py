@@ -14,6 +14,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, BinaryIO, TextIO
 
+import numpy as np
+
 from .bundle import replacing
 from .errors import InputError
 from .model import Model, load
@@ -99,6 +101,13 @@ def _pump(
                 raise InputError(message) from error
             print(f"edgelstm: skipped: {message}", file=sys.stderr, flush=True)
             continue
+        if not np.isfinite(y).all() and not stream.healthy:
+            # Outside of what --skip-bad skips: every later line would be as bad.
+            raise InputError(
+                f"{name}: line {number}: after {stream.steps} timesteps the model's state is not a finite number any "
+                "more, and no later answer will be one; it does not stay bounded when its state is carried on. Answer "
+                f"on the last inputs only (--window {model.window or 'T'})"
+            )
         values = [str(value) for value in y]
         if args.json or reader.kind == "json":
             pairs = (f"{json.dumps(key)}: {_json_number(v)}" for key, v in zip(model.outputs, values, strict=True))
@@ -187,6 +196,8 @@ def _read_state(path: Path) -> bytes:
 
 
 def _save(stream: Stream, path: Path) -> None:
+    if not stream.healthy:
+        return  # The last one saved is worth more.
     try:
         with replacing(path) as temporary:
             temporary.write_bytes(stream.snapshot())

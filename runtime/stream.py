@@ -119,6 +119,11 @@ class Stream:
         return ys
 
     @property
+    def healthy(self) -> bool:
+        """Whether every state that is carried on is a finite number. Once one is not, only a reset helps."""
+        return self._window is not None or all(bool(np.isfinite(state).all()) for state in self._session.states())
+
+    @property
     def features(self) -> int:
         """Number of inputs of a timestep."""
         return self._shape[0]

@@ -117,6 +117,12 @@ def run(args: argparse.Namespace) -> int:
     _show(args, done, bundle.path)
     if not bundle.manifest.streamable and not args.json:
         print("the model cannot be streamed: the bundle holds sequence graphs only")
+    if not bundle.manifest.carries_state and not args.json:
+        window = bundle.manifest.window
+        print(
+            f"note: carried on past its window of {window} timesteps, the model's state grows without bound; it was "
+            f"proved within the window. Stream it with window={window} (edgelstm-run --window {window})"
+        )
     return 0 if all(result.passed for result in done) else 1
 
 

@@ -47,7 +47,7 @@ def describe_keras(path: Path) -> dict[str, Any]:
         "outputs": [f"y{i}" for i in range(network.outputs)],
         "layers": list(describe(network)),
         "parameters": network.parameters,
-        "window": None,
+        "window": network.window,
         "states": [spec.name for spec in network.states],
         "state_bytes": sum(4 * spec.units for spec in network.states),
         "artifacts": [],

@@ -65,7 +65,8 @@ def run(args: argparse.Namespace) -> int:
             "last tenth",
             "result",
         ]
-        print(f"{len(xs):,} timesteps in one stream, against {args.against}\n")
+        resets = "in one stream" if bundle.manifest.carries_state else f"with a reset every {bundle.manifest.window}"
+        print(f"{len(xs):,} timesteps {resets}, against {args.against}\n")
         print(table(header, [_row(check, ends) for check, ends in zip(checks, tenths, strict=True)]))
     ran = [check for check in checks if check.problem is None]
     if not ran:
@@ -96,10 +97,17 @@ def expected(
         xs = read_sequences(data, manifest.features).reshape(-1, network.features)
     if steps is not None:
         xs = xs[np.arange(steps) % len(xs)]
-    if network.reference is None:
+    reference = network.reference
+    if reference is None:
         raise InputError(f"{keras_file}: gives nothing to compare with")
     with quiet():
-        return xs, network.reference(xs)
+        return xs, np.concatenate([reference(xs[part]) for part in _parts(bundle, len(xs))])
+
+
+def _parts(bundle: Bundle, steps: int) -> list[slice]:
+    """What to stream between one reset and the next: everything, or a window where the state cannot go past it."""
+    length = steps if bundle.manifest.carries_state else bundle.manifest.window or steps
+    return [slice(start, start + length) for start in range(0, steps, length)]
 
 
 def check_stream(
@@ -109,7 +117,11 @@ def check_stream(
     label = entry.label if isinstance(entry, Artifact) else "network float32"
     least = entry.min_snr_db if isinstance(entry, Artifact) else TOLERANCES["float32"]
     try:
-        answers = load_artifact(bundle, entry, backend).stream().run(xs)
+        stream = load_artifact(bundle, entry, backend).stream()
+        answers = np.empty_like(ys)
+        for part in _parts(bundle, len(xs)):
+            stream.reset()
+            answers[part] = stream.run(xs[part])
     except BackendUnavailableError as error:
         return Check(label, backend, least, problem=f"not run: {error}"), None
     tenth = max(len(xs) // 10, 1)
