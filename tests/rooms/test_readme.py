@@ -1,0 +1,80 @@
+"""The README's Python runs as it stands there, and gives what Keras gives."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from edgelstm.runtime import Bundle
+from edgelstm.runtime.parity import TOLERANCES
+
+from tests.export.interpreters import snr_db
+from tests.toolkit.conftest import call
+
+README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+FEATURES, STEPS = 8, 120
+
+
+@pytest.fixture(scope="module")
+def model():
+    import keras
+
+    from tests.zoo import with_large_weights
+
+    layers = keras.layers
+    made = keras.Sequential(
+        [keras.Input((None, FEATURES)), layers.LSTM(32, return_sequences=True, name="lstm"), layers.Dense(4)]
+    )
+    return with_large_weights(made)
+
+
+@pytest.fixture
+def place(model, tmp_path, monkeypatch):
+    """A folder with the files that the README names."""
+    monkeypatch.chdir(tmp_path)
+    model.save("pump.keras")
+    return tmp_path
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def test_the_interface_in_python(place, model):
+    (code,) = (block for block in blocks("python") if "edgelstm.export" in block)
+    rng = np.random.default_rng(1)
+    xs = rng.standard_normal((STEPS, FEATURES)).astype(np.float32)
+    names = {"sequences": rng.standard_normal((4, 200, FEATURES)), "xs": xs[1:], "x": xs[0]}
+    exec(code, names)
+    want = np.array(model(xs[None]))[0]
+    assert snr_db(np.concatenate([names["y"][None], names["ys"]]), want) >= 100
+    assert {a.precision for a in Bundle.open(place / "pump.edge").manifest.artifacts} == {"float32", "int8"}
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8", "int16x8"])
+def test_litert_alone(place, model, precision):
+    (code,) = (block for block in blocks("python") if "ai_edge_litert" in block)
+    rng = np.random.default_rng(1)
+    np.save("cal.npy", rng.standard_normal((4, 200, FEATURES)))
+    done = call("export", "pump.keras", "-o", "folder", "--precision", precision, "--calibration", "cal.npy")
+    assert done.status == 0
+    xs = rng.standard_normal((STEPS, FEATURES)).astype(np.float32)
+    answers: list[np.ndarray] = []
+    code = code.replace("model.float32.tflite", f"folder/model.{precision}.tflite")
+    exec(code, {"timesteps": xs, "print": answers.append})
+    assert snr_db(np.array(answers), np.array(model(xs[None]))[0]) >= TOLERANCES[precision]
+
+
+def test_every_option_that_it_names_exists():
+    help_of = {name: call(name, "--help").out for name in ("train", "export", "verify", "inspect", "run", "bench")}
+    for block in blocks("sh"):
+        for line in block.splitlines():
+            command = re.search(r"\bedgelstm(-run| \w+)([^|#]*)", line)
+            if command is None:
+                continue
+            name = command[1].strip()
+            name = "run" if name == "-run" else name
+            for option in re.findall(r"(--[\w.-]+)", command[2]):
+                assert option in help_of[name], line
