@@ -6,7 +6,7 @@
 
 from ..runtime.network import Network
 from .calibration import read_sequences
-from .keras_reader import read_keras
+from .from_keras import read_keras
 from .pipeline import Result, Target, export, targets
 
 __all__ = ["Network", "Result", "Target", "export", "read_keras", "read_sequences", "targets"]

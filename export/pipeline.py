@@ -25,7 +25,7 @@ from ..runtime.tflite_metadata import METADATA_NAME
 from .calibration import Ranges, as_sequences, observe_ranges
 from .description import describe
 from .golden import carries_state, golden_vectors
-from .tflite_graph import INTEGER_PRECISIONS, tflite_sequence_graph, tflite_step_graph
+from .to_tflite import INTEGER_PRECISIONS, tflite_sequence_graph, tflite_step_graph
 from .unstreamable import UnstreamableModel
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def export(
     if isinstance(source, Network):
         network = source if name is None else replace(source, name=name)
     else:
-        from .keras_reader import read_keras
+        from .from_keras import read_keras
 
         try:
             network = read_keras(source, name=name)
@@ -234,7 +234,7 @@ def _content(network: Network, target: Target, manifest: Manifest, ranges: Range
         "precision": target.precision,
     }
     if target.format == "onnx":
-        from .onnx_graph import onnx_step_graph
+        from .to_onnx import onnx_step_graph
 
         return onnx_step_graph(network, target.precision, {METADATA_NAME: json.dumps(description)})
     if target.graph == "sequence":

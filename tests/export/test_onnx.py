@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 from edgelstm.export import read_keras
-from edgelstm.export.onnx_graph import PRECISIONS, onnx_step_graph
+from edgelstm.export.to_onnx.graph import PRECISIONS, onnx_step_graph
 from edgelstm.runtime.activations import SIGMOID, TANH, UNLIMITED, Function
 from edgelstm.runtime.network import (
     GRU,

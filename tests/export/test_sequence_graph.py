@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from edgelstm.export.sequence_graph import keras_to_onnx_sequence, keras_to_tflite_sequence
+from edgelstm.export.unstreamable.converters import keras_to_onnx_sequence, keras_to_tflite_sequence
 from edgelstm.runtime.errors import UnsupportedModelError
 
 from ..zoo import with_large_weights

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from edgelstm.export.calibration import observe_ranges
-from edgelstm.export.tflite_graph import tflite_sequence_graph, tflite_step_graph
+from edgelstm.export.to_tflite.graph import tflite_sequence_graph, tflite_step_graph
 from edgelstm.runtime.activations import FUNCTIONS, UNLIMITED, Function
 from edgelstm.runtime.network import GRU, LSTM, Activation, Dense, Network, SimpleRNN
 

@@ -30,6 +30,10 @@ def sources(room: str) -> list[Path]:
     return sorted((ROOT / room).rglob("*.py"))
 
 
+def package_of(path: Path) -> tuple[str, ...]:
+    return ("edgelstm", *path.relative_to(ROOT).parts[:-1])
+
+
 def imports(tree: ast.AST, package: tuple[str, ...]) -> set[tuple[str, ...]]:
     """Absolute names of all that a tree imports, relative ones resolved."""
     found: set[tuple[str, ...]] = set()
@@ -58,8 +62,7 @@ def top_level(tree: ast.Module) -> ast.Module:
 def test_rooms_import_only_those_below(room):
     assert sources(room)
     for path in sources(room):
-        package = ("edgelstm", *path.relative_to(ROOT).with_suffix("").parts[:-1])
-        for name in imports(ast.parse(path.read_text()), package):
+        for name in imports(ast.parse(path.read_text()), package_of(path)):
             if name[0] == "edgelstm":
                 assert name[1] in MAY_IMPORT[room] | {room}, f"{path.name} imports {'.'.join(name)}"
 
@@ -68,10 +71,10 @@ def test_rooms_import_only_those_below(room):
 def test_heavy_packages_are_imported_when_needed(room):
     for path in sources(room):
         tree = ast.parse(path.read_text())
-        for name in imports(top_level(tree), ("edgelstm", room)):
+        for name in imports(top_level(tree), package_of(path)):
             allowed = name[0] in AT_THE_TOP[room] | {"edgelstm"} or name[0] in sys.stdlib_module_names
             assert allowed, f"{path} imports {name[0]} at the top"
-        everywhere = {name[0] for name in imports(tree, ("edgelstm", room))}
+        everywhere = {name[0] for name in imports(tree, package_of(path))}
         assert not everywhere & NEVER.get(room, set()), path
 
 

@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from edgelstm.export.tflite_graph import tflite_step_graph
+from edgelstm.export.to_tflite.graph import tflite_step_graph
 from edgelstm.runtime.bundle import Artifact, File, Golden, Manifest, write_bundle
 from edgelstm.runtime.network import LSTM, Dense, Network
 from edgelstm.runtime.network_file import network_to_bytes

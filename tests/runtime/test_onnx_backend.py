@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from edgelstm.export.onnx_graph import onnx_step_graph
+from edgelstm.export.to_onnx.graph import onnx_step_graph
 from edgelstm.runtime.backends import onnx as backend
 from edgelstm.runtime.backends.onnx import OnnxArtifact
 from edgelstm.runtime.errors import BackendUnavailableError, BundleError

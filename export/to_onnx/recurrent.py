@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..runtime.activations import Function
-from ..runtime.network import GRU, LSTM, Recurrent, SimpleRNN
-from .onnx_activations import activate, recurrent_activation
-from .onnx_writer import MICROSOFT, OnnxWriter, quantize
+from ...runtime.activations import Function
+from ...runtime.network import GRU, LSTM, Recurrent, SimpleRNN
+from .activations import activate, recurrent_activation
+from .writer import MICROSOFT, OnnxWriter, quantize
 
 # Gates of ONNX (LSTM i o f c, GRU z r h) as positions among Keras's (i f c o, z r h).
 _LSTM_GATES, _GRU_GATES = (0, 3, 1, 2), (0, 1, 2)

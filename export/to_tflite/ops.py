@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .tflite_writer import GraphWriter, Value
+from .writer import GraphWriter, Value
 
 # What LOGISTIC and TANH give for int16, by definition of their kernels.
 UNIT_INT16 = 1 / 32768

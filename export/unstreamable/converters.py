@@ -19,13 +19,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..runtime.errors import UnsupportedModelError
-from ..runtime.parity import compare
-from .keras_chain import graph_of
-from .keras_functions import keras2_functions
-from .keras_reference import copy_weights, float32_config
-from .onnx_writer import OPSET
-from .sequence_names import with_plain_names
+from ...runtime.errors import UnsupportedModelError
+from ...runtime.parity import compare
+from ..from_keras.chain import graph_of
+from ..from_keras.functions import keras2_functions
+from ..from_keras.reference import copy_weights, float32_config
+from ..to_onnx.writer import OPSET
+from .names import with_plain_names
 
 # A wrong trace is off by whole outputs; the proof that counts is the export's own, on its golden vectors.
 _LEAST_SNR_DB = 60.0
@@ -202,7 +202,7 @@ def _onnx_runner(content: bytes) -> Callable[[Sequence], npt.NDArray[Any]]:
 
 
 def _tflite_runner(content: bytes) -> Callable[[Sequence], npt.NDArray[Any]]:
-    from ..runtime.backends.tflite import interpreter_class
+    from ...runtime.backends.tflite import interpreter_class
 
     interpreter = interpreter_class()(model_content=content, num_threads=1)
     (source,), (target,) = interpreter.get_input_details(), interpreter.get_output_details()

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ..runtime.errors import InputError, UnsupportedModelError
-from ..runtime.network import check_width
-from ..runtime.parity import compare
-from .keras_chain import SEQUENCE_HINT, Call, graph_of
-from .keras_functions import keras2_functions
-from .keras_masking import RECURRENT
+from ...runtime.errors import InputError, UnsupportedModelError
+from ...runtime.network import check_width
+from ...runtime.parity import compare
+from .chain import SEQUENCE_HINT, Call, graph_of
+from .functions import keras2_functions
+from .masking import RECURRENT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..runtime.activations import UNLIMITED, Function
-from .onnx_writer import OnnxWriter
+from ...runtime.activations import UNLIMITED, Function
+from .writer import OnnxWriter
 
 
 def activate(graph: OnnxWriter, function: Function, x: str) -> str:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..runtime.activations import UNLIMITED, Function
-from .tflite_ops import Ops
-from .tflite_writer import Value
+from ...runtime.activations import UNLIMITED, Function
+from .ops import Ops
+from .writer import Value
 
 
 def activate(ops: Ops, function: Function, x: Value) -> Value:

@@ -23,13 +23,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..runtime.activations import Function
-from ..runtime.network import GRU, LSTM, Dense, Network, Recurrent, SimpleRNN
-from .calibration import Ranges
-from .tflite_activations import activate
-from .tflite_float import FloatStep, symmetric_int8
-from .tflite_ops import UNIT_INT16
-from .tflite_writer import GraphWriter, Value
+from ...runtime.activations import Function
+from ...runtime.network import GRU, LSTM, Dense, Network, Recurrent, SimpleRNN
+from ..calibration import Ranges
+from .activations import activate
+from .float_step import FloatStep, symmetric_int8
+from .ops import UNIT_INT16
+from .writer import GraphWriter, Value
 
 # Room above the largest value seen in calibration: for a state in int16, which may still grow, and for the rest.
 STATE_MARGIN, MARGIN = 1.5, 1.1

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial, singledispatch
 from typing import Any
 
-from ..runtime.network import (
+from ...runtime.network import (
     GRU,
     LSTM,
     Activation,
@@ -35,10 +35,10 @@ from ..runtime.network import (
     Recurrent,
     SimpleRNN,
 )
-from ..runtime.onnx_metadata import CHECKSUM_KEY, CHECKSUM_PLACEHOLDER, CHUNKS_KEY, seal
-from .onnx_activations import activate
-from .onnx_recurrent import expressible, product, sequence, step
-from .onnx_writer import OnnxWriter, float_value
+from ...runtime.onnx_metadata import CHECKSUM_KEY, CHECKSUM_PLACEHOLDER, CHUNKS_KEY, seal
+from .activations import activate
+from .recurrent import expressible, product, sequence, step
+from .writer import OnnxWriter, float_value
 
 PRECISIONS = ("float32", "float16", "dynamic")
 

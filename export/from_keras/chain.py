@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ..runtime.errors import UnsupportedModelError
+from ...runtime.errors import UnsupportedModelError
 
 SEQUENCE_HINT = "export it as a sequence graph instead (--graph sequence)"
 

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..runtime import network as net
-from ..runtime.errors import UnsupportedModelError
-from .keras_chain import SEQUENCE_HINT, Call, chain_of, check_input, graph_of
-from .keras_file import load
-from .keras_functions import function_of, function_of_layer
-from .keras_masking import check_masking
-from .keras_reference import KerasReference
-from .keras_refusals import refusal
+from ...runtime import network as net
+from ...runtime.errors import UnsupportedModelError
+from .chain import SEQUENCE_HINT, Call, chain_of, check_input, graph_of
+from .file import load
+from .functions import function_of, function_of_layer
+from .masking import check_masking
+from .reference import KerasReference
+from .refusals import refusal
 
 if TYPE_CHECKING:
     import keras

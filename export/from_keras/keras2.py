@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from ..runtime.errors import UnsupportedModelError
+from ...runtime.errors import UnsupportedModelError
 
 _TRAINING_ONLY = ("_initializer", "_regularizer", "_constraint")
 _HARD_SIGMOID = {

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..runtime.errors import UnsupportedModelError
-from .keras_chain import SEQUENCE_HINT, Call
+from ...runtime.errors import UnsupportedModelError
+from .chain import SEQUENCE_HINT, Call
 
 _FUTURE = "an output of it needs inputs from the future"
 _WINDOW = "it looks at several timesteps at once, which a stream of single timesteps does not keep"

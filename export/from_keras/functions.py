@@ -8,8 +8,8 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
-from ..runtime.activations import UNLIMITED, Function
-from ..runtime.errors import UnsupportedModelError
+from ...runtime.activations import UNLIMITED, Function
+from ...runtime.errors import UnsupportedModelError
 
 ROWWISE = ("softmax", "log_softmax")
 """Functions of all units of a timestep together; the others work element by element."""

@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from ..runtime.network import Network
-from ..runtime.tflite_metadata import CHECKSUM_PLACEHOLDER, CHECKSUM_PREFIX, METADATA_NAME, checksum
-from .calibration import Ranges
-from .tflite_float import FloatStep
-from .tflite_integer import IntegerStep
-from .tflite_writer import GraphWriter, ModelWriter, Value
+from ...runtime.network import Network
+from ...runtime.tflite_metadata import CHECKSUM_PLACEHOLDER, CHECKSUM_PREFIX, METADATA_NAME, checksum
+from ..calibration import Ranges
+from .float_step import FloatStep
+from .integer_step import IntegerStep
+from .writer import GraphWriter, ModelWriter, Value
 
 INTEGER_PRECISIONS = ("int8", "int16x8")
 

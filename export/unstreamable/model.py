@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from ..runtime.bundle import Golden
-from ..runtime.errors import UnsupportedModelError
-from .golden import SEED, synthetic_inputs
-from .keras_file import load
+from ...runtime.bundle import Golden
+from ...runtime.errors import UnsupportedModelError
+from ..from_keras.file import load
+from ..golden import SEED, synthetic_inputs
 
 STEPS, LENGTHS = 1024, (64, 32, 7, 1)
 
@@ -72,7 +72,7 @@ class UnstreamableModel:
         Raises:
             UnsupportedModelError: Keras's own outputs are not finite.
         """
-        from .sequence_graph import plain_model
+        from .converters import plain_model
 
         # A stateful model would start each sequence where the last one ended; a sequence graph starts from zero.
         model = plain_model(self.model)
@@ -91,6 +91,6 @@ class UnstreamableModel:
 
     def convert(self, format_: str) -> bytes:
         """The sequence graph: through tf2onnx, or TensorFlow's converter."""
-        from .sequence_graph import keras_to_onnx_sequence, keras_to_tflite_sequence
+        from .converters import keras_to_onnx_sequence, keras_to_tflite_sequence
 
         return keras_to_onnx_sequence(self.model) if format_ == "onnx" else keras_to_tflite_sequence(self.model)

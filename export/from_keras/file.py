@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..runtime.errors import InputError, UnsupportedModelError
-from .keras2_config import upgrade_config
-from .keras_functions import keras2_functions
+from ...runtime.errors import InputError, UnsupportedModelError
+from .functions import keras2_functions
+from .keras2 import upgrade_config
 
 _SAVE = 'save the whole model with model.save("model.keras")'
 _FOREIGN = {

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..runtime.network import (
+from ...runtime.network import (
     GRU,
     LSTM,
     Activation,
@@ -25,9 +25,9 @@ from ..runtime.network import (
     Recurrent,
     SimpleRNN,
 )
-from .tflite_activations import activate
-from .tflite_ops import Ops
-from .tflite_writer import GraphWriter, Value
+from .activations import activate
+from .ops import Ops
+from .writer import GraphWriter, Value
 
 # Below this many weights a matrix stays in float under `dynamic`, as TFLite's own converter leaves it: there is
 # nothing to gain in size or speed, and precision to lose.
