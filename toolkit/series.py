@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from ..runtime.errors import InputError
 DataFrame: TypeAlias = Any
 Floats = npt.NDArray[np.float32]
 MISSING = ("fill", "drop", "refuse")
+# Of a column's values: below, Keras's Normalization takes them for constant; above, their squares leave float32.
+LEAST_SPREAD, LARGEST_SPREAD = 1e-6, 1e18
 
 
 @dataclass(frozen=True)
@@ -88,11 +91,13 @@ def read_series(
     """
     frame = read_frame(path)
     column(frame, target, path)
-    names, notes = choose_features(frame, features, path, {time} if time else set())
+    numeric(frame, (target,), path)
+    sampling = sampling_of(frame, time, path)
+    names, notes = choose_features(frame, features, path, {sampling["column"]} if sampling else set())
     if features is None and target not in names:
-        raise InputError(f"{path}: the target {target!r} holds text or one value only; choose a numeric column")
+        raise InputError(f"{path}: the target {target!r} has one value only; choose a column that varies")
     table = frame[list(names)]
-    numeric(frame, (*names, target), path)
+    numeric(frame, names, path)
     gaps = table.isna().any(axis=1).to_numpy()
     _refuse_missing(frame[list(dict.fromkeys([*names, target]))], missing, path)
     filled = table.ffill(limit=fill_limit) if missing == "fill" else table
@@ -110,9 +115,9 @@ def read_series(
     values = np.where(np.isnan(values), np.float32(0), values)
     if not np.isfinite(values).all():
         raise InputError(f"{path}: holds values that are infinite or beyond float32; remove these rows")
-    return Series(
-        names, values, frame[target].to_numpy(np.float32), segments, sampling_of(frame, time, path), tuple(notes)
-    )
+    targets = frame[target].to_numpy(np.float32)
+    _check_sizes(np.column_stack([values, targets[:, None]]), (*names, target), path)
+    return Series(names, values, targets, segments, sampling, tuple(notes))
 
 
 def read_sequences_by_label(
@@ -144,6 +149,8 @@ def read_sequences_by_label(
             continue
         sequences.append(np.ascontiguousarray(table.to_numpy(np.float32)))
         labels.append(str(own[0]))
+    if sequences:
+        _check_sizes(np.concatenate(sequences), names, path)
     classes = tuple(sorted(set(labels)))
     if len(classes) < 2:
         raise InputError(f"{path}: column {label!r} has {len(classes)} label; at least 2 are needed to tell apart")
@@ -164,6 +171,9 @@ def read_frame(path: Path) -> DataFrame:
         with path.open(encoding="utf-8-sig") as file:
             head = file.readline()
         separator = max(",;\t", key=head.count)
+        names = next(csv.reader([head], delimiter=separator), [])
+        if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+            raise InputError(f"{path}: the header names the column {twice[0]!r} twice")
         frame = pd.read_csv(path, sep=separator, encoding="utf-8-sig", on_bad_lines="error", index_col=False)
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
@@ -253,6 +263,16 @@ def sampling_of(frame: DataFrame, time: str | None, path: Path) -> dict[str, Any
             raise InputError(f"{path}: line {line}: {name!r} goes back in time; sort the rows first")
         return {"column": name, "seconds": float(np.median(steps)) if len(steps) else None}
     return None
+
+
+def _check_sizes(values: Floats, names: Sequence[str], path: Path) -> None:
+    """Raise `InputError` for a column whose spread float32 cannot normalise: its square is 0 or infinite there."""
+    for name, spread in zip(names, np.nanstd(values.astype(np.float64), axis=0), strict=True):
+        if spread > 0 and not LEAST_SPREAD <= spread <= LARGEST_SPREAD:
+            raise InputError(
+                f"{path}: column {name!r} has a standard deviation of {spread:.1g}, which cannot be normalised in "
+                "float32; give it in another unit"
+            )
 
 
 def _refuse_missing(frame: DataFrame, missing: str, path: Path) -> None:

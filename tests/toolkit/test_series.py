@@ -73,7 +73,11 @@ def test_persistence_repeats_the_last_value_that_was_measured():
         ("a,b\n1,2\n3,4\n", "a", ["a", "a"], "twice"),
         ("a,w\n1,NW\n3,SE\n", "a", ["a", "w"], "line 2: column 'w' holds 'NW', not a number"),
         ("a,w\n1,1\n3,x\n", "a", ["a", "w"], "line 3: column 'w' holds 'x', not a number"),
-        ("w,v\nNW,1\nSE,2.5\n", "w", None, "the target 'w' holds text"),
+        ("w,v\nNW,1\nSE,2.5\n", "w", None, "line 2: column 'w' holds 'NW', not a number"),
+        ("w,v\n1,1\n1,2.5\n", "w", None, "the target 'w' has one value only"),
+        ("a,b,a\n1,2,3\n4,5,6\n", "a", None, "names the column 'a' twice"),
+        ("a,b\n1e30,2\n-1e30,5\n", "a", None, "column 'a' has a standard deviation of 1e+30"),
+        ("a,b\n1,2e-9\n3,5e-9\n", "a", None, "column 'b' has a standard deviation of"),
         ("a,b\n1,\n3,\n", "a", ["a", "b"], "no row has a value in each"),
         ("t,a\n2020-01-02,1\n2020-01-01,3\n", "a", None, "line 3: 't' goes back in time"),
         ("a,b\n1,inf\n3,4\n", "a", None, "infinite"),
@@ -83,6 +87,13 @@ def test_what_does_not_fit_is_named(tmp_path, text, target, features, words):
     with pytest.raises(InputError, match=r"data\.csv") as raised:
         read_series(csv(tmp_path, text), target, features)
     assert words in str(raised.value)
+
+
+def test_the_column_of_times_is_no_feature_and_no_text(tmp_path):
+    series = read_series(csv(tmp_path, "t,a\n2020-01-01,1\n2020-01-02,3\n2020-01-03,2\n"), "a")
+    assert series.features == ("a",)
+    assert series.sampling == {"column": "t", "seconds": 86400.0}
+    assert series.notes == ()
 
 
 def test_a_file_that_is_not_there(tmp_path):
