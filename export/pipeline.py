@@ -74,7 +74,7 @@ class Result:
     @property
     def passed(self) -> bool:
         """Whether it computes what Keras computes, within its tolerance."""
-        return self.parity.snr_db >= self.min_snr_db
+        return self.parity.within(self.min_snr_db)
 
 
 def targets(
@@ -301,9 +301,7 @@ def _write(
     passed = [result for result in results if result.passed]
     failed = [result for result in results if not result.passed]
     if failed and not (keep_going and passed):
-        worst = "; ".join(
-            f"{r.target}: {r.parity.snr_db:.1f} dB where {r.min_snr_db:g} dB is the least" for r in failed
-        )
+        worst = "; ".join(f"{r.target}: {r.parity.shortfall(r.min_snr_db, manifest.outputs)}" for r in failed)
         raise ParityError(
             f"{manifest.name}: not within tolerance of Keras, so no bundle is written: {worst}. Leave these out, "
             "pass --keep-going to write the others, or --min-snr to accept less",

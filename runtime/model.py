@@ -73,11 +73,11 @@ class Model:
         if self._golden is None:
             raise InputError(f"{self._source}: a single file carries no golden vectors; verify the bundle")
         parity = compare(self.replay(self._golden), self._golden.outputs)
-        if not parity.snr_db >= self._min_snr_db:
+        if not parity.within(self._min_snr_db):
             raise ParityError(
                 f"{self._source}: {self.format} {self.precision} does not compute here what Keras computed: "
-                f"{parity.snr_db:.1f} dB where {self._min_snr_db:g} dB is the least (max |error| "
-                f"{parity.max_abs_error:.3g}); do not use it on this device"
+                f"{parity.shortfall(self._min_snr_db, self.outputs)} (max |error| {parity.max_abs_error:.3g}); "
+                "do not use it on this device"
             )
         return parity
 

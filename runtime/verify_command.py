@@ -31,7 +31,7 @@ class Check:
     @property
     def passed(self) -> bool:
         """Whether it ran and is within its tolerance."""
-        return self.parity is not None and self.parity.snr_db >= self.min_snr_db
+        return self.parity is not None and self.parity.within(self.min_snr_db)
 
     @property
     def result(self) -> str:
@@ -118,9 +118,8 @@ def report(bundle: Bundle, checks: list[Check], as_json: bool) -> int:
         checked = [check.to_json() for check in checks]
         print(json.dumps({"bundle": str(bundle.path), "name": bundle.manifest.name, "checks": checked}))
     else:
-        print(
-            table(["artifact", "backend", "SNR dB", "least", "max |error|", "RMSE", "steps", "result"], _rows(checks))
-        )
+        header = ["artifact", "backend", "SNR dB", "least", "worst output", "max |error|", "RMSE", "steps", "result"]
+        print(table(header, _rows(checks)))
     ran = [check for check in checks if check.problem is None]
     if not ran:
         raise BackendUnavailableError(f"{bundle.path}: nothing could be run; see the table")
@@ -131,8 +130,9 @@ def _rows(checks: list[Check]) -> list[list[object]]:
     rows: list[list[object]] = []
     for check in checks:
         p = check.parity
-        figures = (
-            ["", "", "", ""] if p is None else [f"{p.snr_db:.1f}", f"{p.max_abs_error:.2e}", f"{p.rmse:.2e}", p.steps]
-        )
+        figures: list[object] = [""] * 5
+        if p is not None:
+            worst = f"{p.worst_output_snr_db:.1f}"
+            figures = [f"{p.snr_db:.1f}", worst, f"{p.max_abs_error:.2e}", f"{p.rmse:.2e}", p.steps]
         rows.append([check.label, check.backend, figures[0], f"{check.min_snr_db:g}", *figures[1:], check.result])
     return rows

@@ -59,6 +59,7 @@ def run(args: argparse.Namespace) -> int:
             "backend",
             "SNR dB",
             "least",
+            "worst output",
             "max |error|",
             "RMSE",
             "first tenth",
@@ -132,6 +133,12 @@ def check_stream(
 def _row(check: Check, ends: tuple[Parity, Parity] | None) -> list[Any]:
     p = check.parity
     if p is None or ends is None:
-        return [check.label, check.backend, "", f"{check.min_snr_db:g}", "", "", "", "", check.result]
-    figures = [f"{p.max_abs_error:.2e}", f"{p.rmse:.2e}", f"{ends[0].rmse:.2e}", f"{ends[1].rmse:.2e}"]
+        return [check.label, check.backend, "", f"{check.min_snr_db:g}", "", "", "", "", "", check.result]
+    figures = [
+        f"{p.worst_output_snr_db:.1f}",
+        f"{p.max_abs_error:.2e}",
+        f"{p.rmse:.2e}",
+        f"{ends[0].rmse:.2e}",
+        f"{ends[1].rmse:.2e}",
+    ]
     return [check.label, check.backend, f"{p.snr_db:.1f}", f"{check.min_snr_db:g}", *figures, check.result]

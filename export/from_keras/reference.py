@@ -58,7 +58,13 @@ class KerasReference:
         if array.ndim != 2 or len(array) == 0:
             raise InputError(f"reference: expected a sequence (T, {features}), got an array of shape {array.shape}")
         if self._walk is None:
-            walk = _Walk(self._calls, features, self._mask_value)
+            try:
+                walk = _Walk(self._calls, features, self._mask_value)
+            except Exception as error:
+                reason = " ".join(str(error).split())[:300]
+                raise UnsupportedModelError(
+                    f'model "{self._model.name}": Keras cannot run its layers in a TensorFlow graph ({reason})'
+                ) from error
             _check_against_model(self._model, walk, array, self._mask_value)
             self._walk = walk
         return self._walk.run(array)

@@ -135,7 +135,8 @@ class GraphWriter:
         scales: Sequence[float] | None = None,
     ) -> Value:
         """A tensor with content; `scales` has one element, or one for each of the first dimension."""
-        content = np.asarray(array, dtype, order="C")
+        with np.errstate(over="ignore"):  # A weight beyond float16 becomes infinite, and parity refuses the file.
+            content = np.asarray(array, dtype, order="C")
         key = (content.tobytes(), content.shape, content.dtype.str, tuple(scales or ()))
         if key not in self._constants:
             buffer = self.model.buffer(content.tobytes())

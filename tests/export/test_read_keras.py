@@ -8,7 +8,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from edgelstm.export import read_keras
+from edgelstm.export import export, read_keras
 from edgelstm.runtime import InputError, UnsupportedModelError
 from edgelstm.runtime.network_file import network_to_bytes
 
@@ -221,3 +221,11 @@ def test_weights_that_are_not_finite(tmp_path):
     model.set_weights(weights)
     with pytest.raises(UnsupportedModelError, match=r"broken.*finite"):
         read_keras(model)
+
+
+def test_a_name_that_tensorflow_does_not_take(tmp_path):
+    import keras
+
+    model = keras.Sequential([keras.Input((None, 3)), keras.layers.LSTM(2, name="Größe 1")])
+    with pytest.raises(UnsupportedModelError, match="Größe 1"):
+        export(model, tmp_path / "x.edge")
