@@ -6,11 +6,13 @@ here: branches, several inputs or outputs, states passed by hand, operations tha
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
 from ...runtime.errors import UnsupportedModelError
 
+_NAME = re.compile(r"[A-Za-z0-9_.\\/>-]*")
 SEQUENCE_HINT = "export it as a sequence graph instead (--graph sequence)"
 
 
@@ -63,6 +65,11 @@ def chain_of(model: Any, within: str = "") -> tuple[Call, ...]:
         if node.is_input:
             break
         path = f"{within}{operation.name}"
+        if not _NAME.fullmatch(operation.name):
+            raise UnsupportedModelError(
+                f'{where}: TensorFlow takes no name like "{operation.name}", only letters A to Z, digits, _ . > -; '
+                "build the model with another name for it and copy the weights"
+            )
         if not isinstance(operation, keras.layers.Layer):
             raise UnsupportedModelError(
                 f'{where}: contains the operation "{operation.name}" ({type(operation).__name__}) outside of any '

@@ -58,13 +58,7 @@ class KerasReference:
         if array.ndim != 2 or len(array) == 0:
             raise InputError(f"reference: expected a sequence (T, {features}), got an array of shape {array.shape}")
         if self._walk is None:
-            try:
-                walk = _Walk(self._calls, features, self._mask_value)
-            except Exception as error:
-                reason = " ".join(str(error).split())[:300]
-                raise UnsupportedModelError(
-                    f'model "{self._model.name}": Keras cannot run its layers in a TensorFlow graph ({reason})'
-                ) from error
+            walk = _Walk(self._calls, features, self._mask_value)
             _check_against_model(self._model, walk, array, self._mask_value)
             self._walk = walk
         return self._walk.run(array)
@@ -84,6 +78,10 @@ class _Walk:
         self._zeros = keras.tree.flatten(structure)
 
         def piece(x: Any, *flat_states: Any) -> tuple[Any, list[Any]]:
+            with tf.name_scope("reference"):  # Within another, a layer's name may begin with an underscore.
+                return chain(x, flat_states)
+
+        def chain(x: Any, flat_states: Sequence[Any]) -> tuple[Any, list[Any]]:
             """(1, T, features) and the states → (T, outputs) and the next states."""
             states = iter(keras.tree.pack_sequence_as(structure, list(flat_states)))
             following: list[Any] = []
