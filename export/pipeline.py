@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -149,6 +150,10 @@ def export(
         BackendUnavailableError: an artifact cannot be replayed because its runtime is not installed.
     """
     wanted, _ = targets(formats, precisions, graphs)
+    if window is not None and window < 1:
+        raise InputError(f"a window has at least 1 timestep, not {window}")
+    if min_snr is not None and math.isnan(min_snr):
+        raise InputError("the least signal-to-noise ratio is a number of dB, not NaN")
     if isinstance(source, Network):
         network = source if name is None else replace(source, name=name)
     else:

@@ -579,9 +579,17 @@ def normalised_over_time(K, L):
     return [L.LayerNormalization(axis=1), L.LSTM(4)]
 
 
-@_refused("(Normalization)", "for every timestep", "axis=-1")
+@_refused("(Rescaling)", "for every timestep", "axis=-1")
 def scaled_by_timestep(K, L):
-    return [L.Normalization(axis=(1, 2), mean=np.ones((12, 4)), variance=np.ones((12, 4))), L.LSTM(4)]
+    return [L.Rescaling(np.arange(1.0, 49).reshape(12, 4).tolist()), L.LSTM(4)]
+
+
+@_refused("(Normalization)", "along axis", "axis=-1")
+def adapted_by_timestep(K, L):
+    # As many timesteps as features, so that the shapes alone do not tell.
+    layer = L.Normalization(axis=1)
+    layer.adapt(np.random.default_rng(0).normal(5, 2, (50, 4, 4)))
+    return K.Sequential([K.Input((4, 4)), layer, L.LSTM(4)])
 
 
 @_refused("(PReLU)", "shared_axes=[1]")

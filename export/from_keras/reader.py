@@ -248,6 +248,8 @@ def _normalization(call: Call) -> list[net.Layer]:
     layer = call.layer
     # layer.mean and layer.variance are rounded to the dtype that the layer computes in.
     adapted = layer.input_mean is None
+    if layer.axis not in (None, ()):
+        _check_feature_axis(call, layer.axis)
     mean = _per_feature(call, layer.adapt_mean if adapted else layer.input_mean)
     variance = _per_feature(call, layer.adapt_variance if adapted else layer.input_variance)
     deviation = np.maximum(np.sqrt(variance), keras.config.epsilon())

@@ -58,8 +58,17 @@ class KerasReference:
         if array.ndim != 2 or len(array) == 0:
             raise InputError(f"reference: expected a sequence (T, {features}), got an array of shape {array.shape}")
         if self._walk is None:
-            walk = _Walk(self._calls, features, self._mask_value)
-            _check_against_model(self._model, walk, array, self._mask_value)
+            try:
+                walk = _Walk(self._calls, features, self._mask_value)
+                _check_against_model(self._model, walk, array, self._mask_value)
+            except UnsupportedModelError:
+                raise
+            except Exception as error:  # Whatever TensorFlow raises of a layer that looks at more than one timestep.
+                reason = " ".join(str(error).split())[-300:]
+                raise UnsupportedModelError(
+                    f'model "{self._model.name}": its layers cannot be called one after the other ({reason}); '
+                    f"please report it with the model's summary, or {SEQUENCE_HINT}"
+                ) from error
             self._walk = walk
         return self._walk.run(array)
 

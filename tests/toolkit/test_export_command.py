@@ -86,6 +86,8 @@ def test_combinations_that_do_not_exist_are_named(keras_file, recorded, tmp_path
         (["--calibration", "absent.npy"], ["absent.npy", "cannot be read"]),
         (["--calibration", "absent.csv"], ["absent.csv"]),
         (["--calibration", "notes.txt"], ["notes.txt", ".npy, .npz or .csv"]),
+        (["--window", "0"], ["at least 1 timestep"]),
+        (["--min-snr", "nan"], ["not NaN"]),
         (["-o", "absent/x.edge"], ["absent", "does not exist"]),
     ],
 )
