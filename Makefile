@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 LEGACY := .venv-tflite-runtime
+# What the extension module is built from: an editable install does not see that these have changed.
+ENGINE := setup.py $(wildcard runtime/*.c runtime/engine/*.[ch])
 
 .PHONY: demo test test-fast lint format clean
 
@@ -25,23 +27,23 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(LEGACY) build dist *.egg-info .pytest_cache .ruff_cache demo-output
+	rm -rf $(VENV) $(LEGACY) runtime/*.so build dist *.egg-info .pytest_cache .ruff_cache demo-output
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.toolkit: $(VENV)/bin/python pyproject.toml
+$(VENV)/.toolkit: $(VENV)/bin/python pyproject.toml $(ENGINE)
 	$(BIN)/pip install --quiet --editable ".[toolkit]"
 	touch $@
 
-$(VENV)/.dev: $(VENV)/bin/python pyproject.toml
+$(VENV)/.dev: $(VENV)/bin/python pyproject.toml $(ENGINE)
 	$(BIN)/pip install --quiet --editable ".[dev]"
 	touch $@ $(VENV)/.toolkit
 
 # The oldest runtime that exported files must run on, beside an installation as on a device: the runtime's own
 # dependencies and nothing else. It exists for Python ≤ 3.11 and NumPy 1 only, so it gets an environment of its own;
 # without such a Python its tests are skipped and say so.
-$(LEGACY)/.ready: pyproject.toml
+$(LEGACY)/.ready: pyproject.toml $(ENGINE)
 	if python3.11 -c "" 2>/dev/null; then \
 		python3.11 -m venv $(LEGACY) && \
 		$(LEGACY)/bin/pip install --quiet --editable . "tflite-runtime==2.14.0" "numpy<2"; \

@@ -1,0 +1,74 @@
+/* Keras's activation functions. The formulas are those of keras.activations, but for hard_sigmoid_keras2, which is what
+ * Keras 2 computed under the name of hard_sigmoid. */
+#include <math.h>
+
+#include "kernel.h"
+
+static float clip(float x, float low, float high) { return x < low ? low : x > high ? high : x; }
+
+static float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
+
+static float softplus(float x) { return (x > 0 ? x : 0.0f) + log1pf(expf(x > 0 ? -x : x)); }
+
+/* Keras's general ReLU: x above the threshold, capped, and a line of slope p[0] below it. Without a maximum, p[1] is
+ * the largest float there is. */
+static float relu(float x, const float *p) {
+    float y = x > p[2] ? x : 0.0f * x;
+    if (p[1] < 3.4028234e38f) y = clip(y, 0.0f, p[1]);
+    return y - p[0] * (p[2] > x ? p[2] - x : 0.0f);
+}
+
+static float gelu(float x, float approximate) {
+    if (approximate != 0.0f) return 0.5f * x * (1.0f + tanhf(0.7978845608f * (x + 0.044715f * x * x * x)));
+    return 0.5f * x * (1.0f + erff(x * 0.70710678f));
+}
+
+static float value_of(uint32_t code, const float *p, float x) {
+    switch (code) {
+        case ELM_RELU: return relu(x, p);
+        case ELM_ELU: return x > 0 ? x : p[0] * expm1f(x);
+        case ELM_SELU: return 1.05070099f * (x > 0 ? x : 1.67326324f * expm1f(x));
+        case ELM_CELU: return x > 0 ? x : p[0] * expm1f(x / p[0]);
+        case ELM_SOFTPLUS: return softplus(x);
+        case ELM_SOFTSIGN: return x / (1.0f + fabsf(x));
+        case ELM_EXPONENTIAL: return expf(x);
+        case ELM_SILU: return x * sigmoid(x);
+        case ELM_MISH: return x * tanhf(softplus(x));
+        case ELM_GELU: return gelu(x, p[0]);
+        case ELM_HARD_SIGMOID: return clip(x / 6.0f + 0.5f, 0.0f, 1.0f);
+        case ELM_HARD_SIGMOID_KERAS2: return clip(0.2f * x + 0.5f, 0.0f, 1.0f);
+        case ELM_HARD_SILU: return x * clip(x / 6.0f + 0.5f, 0.0f, 1.0f);
+        case ELM_HARD_TANH: return clip(x, -1.0f, 1.0f);
+        case ELM_TANH_SHRINK: return x - tanhf(x);
+        case ELM_LOG_SIGMOID: return -softplus(-x);
+        case ELM_SPARSE_PLUS: return x <= -1.0f ? 0.0f : x < 1.0f ? 0.25f * (x + 1.0f) * (x + 1.0f) : x;
+        case ELM_SPARSE_SIGMOID: return clip(0.5f * (x + 1.0f), 0.0f, 1.0f);
+        case ELM_HARD_SHRINK: return fabsf(x) <= p[0] ? 0.0f : x;
+        case ELM_SOFT_SHRINK: return x > p[0] ? x - p[0] : x < -p[0] ? x + p[0] : 0.0f * x;
+        case ELM_SQUAREPLUS: return 0.5f * (x + sqrtf(x * x + p[0]));
+        case ELM_THRESHOLD: return x <= p[0] ? p[1] : x;
+        default: return x;
+    }
+}
+
+static void softmax(float *x, size_t n, int logarithm) {
+    float largest = x[0], sum = 0.0f;
+    for (size_t i = 1; i < n; i++) largest = x[i] > largest ? x[i] : largest;
+    for (size_t i = 0; i < n; i++) sum += expf(x[i] - largest);
+    for (size_t i = 0; i < n; i++) {
+        const float shifted = x[i] - largest;
+        x[i] = logarithm ? shifted - logf(sum) : expf(shifted) / sum;
+    }
+}
+
+void edgelstm_activate(const kernel *k, const elm_function *function, float *x, size_t n) {
+    switch (function->code) {
+        case ELM_LINEAR: return;
+        case ELM_SIGMOID: k->sigmoid(x, n); return;
+        case ELM_TANH: k->tanh(x, n); return;
+        case ELM_SOFTMAX: softmax(x, n, 0); return;
+        case ELM_LOG_SOFTMAX: softmax(x, n, 1); return;
+        default:
+            for (size_t i = 0; i < n; i++) x[i] = value_of(function->code, function->parameters, x[i]);
+    }
+}

@@ -1,0 +1,143 @@
+/* What a step costs, in C: `bench MODEL.elm …`. Beside each model stands the physical limit for one stream: how long a
+ * plain sum over a buffer of the same size takes in the same process, in turn with the steps. EDGELSTM_KERNEL chooses
+ * the kernel. Prints a table, or with --json one object per line. */
+#define _POSIX_C_SOURCE 200809L
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "edgelstm.h"
+
+#define ROUNDS 31
+
+static double now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec * 1e6 + (double)t.tv_nsec * 1e-3;
+}
+
+static void *aligned(size_t size) {
+    void *memory = NULL;
+    if (posix_memalign(&memory, EDGELSTM_ALIGNMENT, (size + 63) / 64 * 64)) exit(2);
+    return memory;
+}
+
+/* The fastest plain sum that GCC's vectors give: eight sums side by side, as wide as the processor has them. */
+typedef float sixteen __attribute__((vector_size(64), aligned(64)));
+#if defined(__x86_64__) && !defined(__clang__)
+__attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#endif
+static float sum(const float *values, size_t n) {
+    sixteen sums[8] = {{0}};
+    const sixteen *at = (const sixteen *)(const void *)values;
+    float total = 0.0f;
+    size_t i = 0;
+    for (; i + 8 <= n / 16; i += 8) {
+        sums[0] += at[i];
+        sums[1] += at[i + 1];
+        sums[2] += at[i + 2];
+        sums[3] += at[i + 3];
+        sums[4] += at[i + 4];
+        sums[5] += at[i + 5];
+        sums[6] += at[i + 6];
+        sums[7] += at[i + 7];
+    }
+    for (size_t j = i * 16; j < n; j++) total += values[j];
+    sums[0] += sums[1] + sums[2] + sums[3] + sums[4] + sums[5] + sums[6] + sums[7];
+    for (size_t j = 0; j < 16; j++) total += sums[0][j];
+    return total;
+}
+
+static int by_value(const void *a, const void *b) {
+    const double x = *(const double *)a, y = *(const double *)b;
+    return x < y ? -1 : x > y;
+}
+
+static double median(double *values, size_t n) {
+    qsort(values, n, sizeof *values, by_value);
+    return values[n / 2];
+}
+
+static void *read_file(const char *path, size_t *size) {
+    FILE *file = fopen(path, "rb");
+    void *bytes;
+    if (file == NULL || fseek(file, 0, SEEK_END)) {
+        fprintf(stderr, "%s: cannot be read\n", path);
+        exit(2);
+    }
+    *size = (size_t)ftell(file);
+    rewind(file);
+    bytes = aligned(*size);
+    if (fread(bytes, 1, *size, file) != *size) exit(2);
+    fclose(file);
+    return bytes;
+}
+
+static void measure(const char *path, int json, size_t streams) {
+    size_t size;
+    void *bytes = read_file(path, &size);
+    edgelstm_model model;
+    edgelstm_state *state, *fleet;
+    const char *name = getenv("EDGELSTM_KERNEL");
+    int error = edgelstm_open(&model, bytes, size);
+    if (!error && name) error = edgelstm_use_kernel(&model, name);
+    if (error) {
+        fprintf(stderr, "%s: %s\n", path, edgelstm_error_text(error));
+        exit(2);
+    }
+    const size_t room = edgelstm_state_size(&model, 1), fleet_room = edgelstm_state_size(&model, streams);
+    const size_t features = edgelstm_features(&model), outputs = edgelstm_outputs(&model);
+    void *memory = aligned(room), *fleet_memory = aligned(fleet_room);
+    float *xs = aligned(4 * streams * features), *ys = aligned(4 * streams * outputs);
+    float *buffer = aligned(size);
+    if (edgelstm_init(&model, memory, room, 1, &state)) exit(2);
+    if (edgelstm_init(&model, fleet_memory, fleet_room, streams, &fleet)) exit(2);
+    for (size_t i = 0; i < streams * features; i++) xs[i] = (float)(i * 7919 % 201) / 100.0f - 1.0f;
+    for (size_t i = 0; i < size / 4; i++) buffer[i] = 1.0f;
+    double begin = now();
+    for (size_t i = 0; i < 200; i++) edgelstm_step(&model, state, xs + i % streams * features, ys);
+    const double once = (now() - begin) / 200;
+    const size_t steps = (size_t)(3000.0 / once) + 10;
+    double step[ROUNDS], limit[ROUNDS], ratio[ROUNDS], together[ROUNDS];
+    float unused = 0.0f;
+    for (size_t r = 0; r < ROUNDS; r++) {
+        begin = now();
+        for (size_t i = 0; i < steps; i++) edgelstm_step(&model, state, xs + i % streams * features, ys);
+        step[r] = (now() - begin) / (double)steps;
+        begin = now();
+        for (size_t i = 0; i < steps; i++) {
+            unused += sum(buffer, size / 4);
+            __asm__ volatile("" ::: "memory");
+        }
+        limit[r] = (now() - begin) / (double)steps;
+        ratio[r] = limit[r] / step[r];
+        const size_t turns = steps / streams / 2 + 1;
+        begin = now();
+        for (size_t i = 0; i < turns; i++) edgelstm_fleet_step(&model, fleet, NULL, streams, xs, ys);
+        together[r] = (now() - begin) / (double)(turns * streams);
+    }
+    const double median_step = median(step, ROUNDS), median_limit = median(limit, ROUNDS);
+    const double median_fleet = median(together, ROUNDS);
+    printf(json ? "{\"file\": \"%s\", \"kernel\": \"%s\", \"bytes\": %zu, \"step_us\": %.5f, \"sum_us\": %.5f, "
+                  "\"bandwidth\": %.4f, \"streams\": %zu, \"fleet_us\": %.5f}\n"
+                : "%-28s %-9s %9zu bytes %9.4f us/step %9.4f us/sum  %5.1f %% of its bandwidth; %zu streams: %.4f us\n",
+           path, edgelstm_kernel(&model), size, median_step, median_limit,
+           median(ratio, ROUNDS) * (json ? 1.0 : 100.0), streams, median_fleet);
+    if (unused == 1.5f) puts("");
+    free(bytes);
+    free(memory);
+    free(fleet_memory);
+    free(xs);
+    free(ys);
+    free(buffer);
+}
+
+int main(int count, char **arguments) {
+    int json = 0;
+    for (int i = 1; i < count; i++) {
+        if (strcmp(arguments[i], "--json") == 0) json = 1;
+        else measure(arguments[i], json, 256);
+    }
+    return count > 1 ? 0 : 2;
+}

@@ -1,0 +1,118 @@
+/* EdgeLSTM: steps a stacked LSTM, one timestep per call, with its state kept.
+ *
+ *     static edgelstm_model model;
+ *     static EDGELSTM_ALIGNED unsigned char memory[4096];   // edgelstm_state_size(&model, 1) bytes or more
+ *     edgelstm_state *state;
+ *
+ *     if (edgelstm_open(&model, file, file_size)) ...       // `file` is an .elm file in memory
+ *     if (edgelstm_init(&model, memory, sizeof memory, 1, &state)) ...
+ *     for (;;) edgelstm_step(&model, state, x, y);          // features floats in, outputs floats out
+ *
+ * The library allocates nothing, keeps nothing global, does no I/O, and takes no lock; every call but edgelstm_open
+ * takes the same time whatever came before. The caller owns all memory:
+ *
+ *   edgelstm_model   is read-only once opened, shared by any number of threads. It points into the file's bytes,
+ *                    which must stay where they are, unchanged, as long as the model is used.
+ *   edgelstm_state   holds one stream, or a fleet of many, and room to work in. One thread at a time may use it.
+ *
+ * All functions that can fail return EDGELSTM_OK or an error; a step that fails leaves the state as it was.
+ */
+#ifndef EDGELSTM_H
+#define EDGELSTM_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define EDGELSTM_VERSION "0.1.0"
+
+/* Models and states lie best on a cache line's border; the model's bytes and the state's memory must lie on one of
+ * EDGELSTM_ALIGNMENT bytes. */
+#define EDGELSTM_ALIGNMENT 64
+#if defined(__GNUC__) || defined(__clang__)
+#define EDGELSTM_ALIGNED __attribute__((aligned(64)))
+#elif defined(_MSC_VER)
+#define EDGELSTM_ALIGNED __declspec(align(64))
+#else
+#define EDGELSTM_ALIGNED
+#endif
+
+typedef enum edgelstm_error {
+    EDGELSTM_OK = 0,
+    EDGELSTM_NULL,        /* an argument is a null pointer */
+    EDGELSTM_MISALIGNED,  /* the model's bytes or the state's memory do not lie on a border of 64 bytes */
+    EDGELSTM_TOO_SMALL,   /* the memory given is less than what the matching size function says */
+    EDGELSTM_RANGE,       /* no such stream, a stream named twice, or a number of streams out of range */
+    EDGELSTM_NOT_A_MODEL, /* the bytes are not an .elm file */
+    EDGELSTM_TOO_NEW,     /* an .elm file of a later version */
+    EDGELSTM_DAMAGED,     /* the file's checksum differs, or it contradicts itself */
+    EDGELSTM_NOT_FINITE,  /* an input is NaN or infinite */
+    EDGELSTM_FOREIGN,     /* a state or a snapshot of another model, or none at all */
+    EDGELSTM_NO_KERNEL    /* this processor has no kernel of that name, or this build none for the model */
+} edgelstm_error;
+
+/* What an error means, in English; never NULL. */
+const char *edgelstm_error_text(int error);
+
+/* An opened model. Its fields are the library's own. */
+typedef struct edgelstm_model {
+    const unsigned char *file;
+    const void *kernel;
+    uint64_t state_floats;
+    uint32_t features, outputs, layers, masked, checksum;
+    uint32_t row, gates, digits; /* room that a stream needs to work in, in floats and bytes */
+    float mask_value;
+} edgelstm_model;
+
+typedef struct edgelstm_state edgelstm_state;
+
+/* Open the `size` bytes at `file`, and choose the fastest kernel that this processor has. Everything is checked here,
+ * the checksum too: no bytes whatever make a later call read or write outside of what it was given. */
+int edgelstm_open(edgelstm_model *model, const void *file, size_t size);
+
+/* Numbers that a timestep takes and gives; 0 for NULL. */
+size_t edgelstm_features(const edgelstm_model *model);
+size_t edgelstm_outputs(const edgelstm_model *model);
+
+/* Use the kernel of this name instead: "avx512", "avx2", "neondot", "neon", "portable". NULL asks for the fastest.
+ * For tests and comparisons; kernels differ in the last bits of their answers. */
+int edgelstm_use_kernel(edgelstm_model *model, const char *name);
+const char *edgelstm_kernel(const edgelstm_model *model);
+
+/* Bytes of memory that the states of so many streams need; 0 where that is more than there can be. */
+size_t edgelstm_state_size(const edgelstm_model *model, size_t streams);
+
+/* Make a state of `streams` streams in `memory`, all of them from zero. The state needs no other end than the
+ * memory's. */
+int edgelstm_init(const edgelstm_model *model, void *memory, size_t size, size_t streams, edgelstm_state **state);
+
+/* Back to zero, as at the start of a sequence. */
+int edgelstm_reset(const edgelstm_model *model, edgelstm_state *state, size_t stream);
+
+/* One timestep of stream 0: x has `features` floats, y gets `outputs`. */
+int edgelstm_step(const edgelstm_model *model, edgelstm_state *state, const float *x, float *y);
+
+/* So many timesteps of stream 0, one row after another: the same numbers, to the last bit, as from as many steps.
+ * If any input is not finite, no timestep is taken. */
+int edgelstm_run(const edgelstm_model *model, edgelstm_state *state, const float *xs, size_t timesteps, float *ys);
+
+/* One timestep of each of `count` streams, which share the reading of the weights: row i of xs and ys is of stream
+ * `streams[i]`, or of stream i where `streams` is NULL. No stream may be named twice. The numbers are those of
+ * edgelstm_step, to the last bit. If any input is not finite, no stream is stepped. */
+int edgelstm_fleet_step(const edgelstm_model *model, edgelstm_state *state, const size_t *streams, size_t count,
+                        const float *xs, float *ys);
+
+/* Save a stream into so many bytes, and continue from them, in the same model (by its checksum) on any machine. */
+size_t edgelstm_snapshot_size(const edgelstm_model *model);
+int edgelstm_snapshot(const edgelstm_model *model, const edgelstm_state *state, size_t stream, void *snapshot,
+                      size_t size);
+int edgelstm_restore(const edgelstm_model *model, edgelstm_state *state, size_t stream, const void *snapshot,
+                     size_t size);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,49 @@
+/* What both kernels for ARM share. */
+#include <arm_neon.h>
+
+#define VW 4
+#include "compiler.h"
+#include "quantize.h"
+#define FLEET_VECTORS 1
+#define BLOCKS_AT_ONCE 1
+#define SMALL 0
+#if defined(__aarch64__)
+#define SINGLE 4
+#define FLEET 4
+#else
+#define SINGLE 2
+#define FLEET 2
+#endif
+
+typedef float32x4_t V;
+
+static INLINE V v_set1(float x) { return vdupq_n_f32(x); }
+static INLINE V v_load(const float *p, unsigned lanes) { return (void)lanes, vld1q_f32(p); }
+static INLINE void v_store(float *p, V x, unsigned lanes) { (void)lanes, vst1q_f32(p, x); }
+static INLINE V v_add(V a, V b) { return vaddq_f32(a, b); }
+static INLINE V v_sub(V a, V b) { return vsubq_f32(a, b); }
+static INLINE V v_mul(V a, V b) { return vmulq_f32(a, b); }
+static INLINE V v_fma(V a, V b, V c) { return vfmaq_f32(c, a, b); }
+static INLINE V v_min(V limit, V x) { return vminq_f32(limit, x); }
+static INLINE V v_max(V limit, V x) { return vmaxq_f32(limit, x); }
+static INLINE V v_half(const uint16_t *p, unsigned lanes) {
+    return (void)lanes, vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p)));
+}
+#if defined(__aarch64__)
+static INLINE V v_div(V a, V b) { return vdivq_f32(a, b); }
+static INLINE V v_round(V x) { return vrndnq_f32(x); }
+#else
+/* Two Newton steps for the inverse, and one for the quotient's own rounding. */
+static INLINE V v_div(V a, V b) {
+    V inverse = vrecpeq_f32(b);
+    inverse = vmulq_f32(inverse, vrecpsq_f32(b, inverse));
+    inverse = vmulq_f32(inverse, vrecpsq_f32(b, inverse));
+    const V quotient = vmulq_f32(a, inverse);
+    return vfmaq_f32(quotient, vfmsq_f32(a, b, quotient), inverse);
+}
+static INLINE V v_round(V x) { return vsubq_f32(vaddq_f32(x, vdupq_n_f32(ROUNDING)), vdupq_n_f32(ROUNDING)); }
+#endif
+static INLINE V v_pow2(V n, V p) {
+    const int32x4_t exponent = vaddq_s32(vcvtq_s32_f32(n), vdupq_n_s32(127));
+    return vmulq_f32(p, vreinterpretq_f32_s32(vshlq_n_s32(exponent, 23)));
+}

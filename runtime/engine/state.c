@@ -1,0 +1,102 @@
+/* States: their memory, their start, and their snapshots. */
+#include "state.h"
+
+#include <string.h>
+
+#define SNAPSHOT_MAGIC 0x53534c45u /* "ELSS" */
+
+size_t edgelstm_state_size(const edgelstm_model *model, size_t streams) {
+    if (model == NULL || model->kernel == NULL || streams == 0) return 0;
+    const uint64_t tile = streams < TILE ? streams : TILE, each = sizeof(stream) + 4 * model->state_floats;
+    const uint64_t rest = 64 + tile * work_size(model);
+    if (streams > ((uint64_t)SIZE_MAX - rest) / each) return 0;
+    return (size_t)(rest + streams * each);
+}
+
+int edgelstm_init(const edgelstm_model *model, void *memory, size_t size, size_t streams, edgelstm_state **state) {
+    if (model == NULL || memory == NULL || state == NULL || model->kernel == NULL) return EDGELSTM_NULL;
+    *state = NULL;
+    if ((uintptr_t)memory % EDGELSTM_ALIGNMENT) return EDGELSTM_MISALIGNED;
+    const size_t needed = edgelstm_state_size(model, streams);
+    if (needed == 0) return EDGELSTM_RANGE;
+    if (size < needed) return EDGELSTM_TOO_SMALL;
+    memset(memory, 0, needed);
+    edgelstm_state *made = (edgelstm_state *)memory;
+    made->magic = STATE_MAGIC;
+    made->checksum = model->checksum;
+    made->tile = streams < TILE ? (uint32_t)streams : TILE;
+    made->digits = model->digits;
+    made->streams = streams;
+    made->stream_size = sizeof(stream) + 4 * model->state_floats;
+    made->first = (unsigned char *)memory + 64;
+    made->work = made->first + streams * made->stream_size;
+    *state = made;
+    return EDGELSTM_OK;
+}
+
+int edgelstm_reset(const edgelstm_model *model, edgelstm_state *state, size_t i) {
+    const int error = check_state(model, state);
+    if (error) return error;
+    if (i >= state->streams) return EDGELSTM_RANGE;
+    memset(stream_of(state, i), 0, (size_t)state->stream_size);
+    return EDGELSTM_OK;
+}
+
+size_t edgelstm_snapshot_size(const edgelstm_model *model) {
+    if (model == NULL || model->kernel == NULL) return 0;
+    size_t floats = 0;
+    for (uint32_t i = 0; i < model->layers; i++) {
+        const elm_layer *layer = layer_of(model, i);
+        if (is_recurrent(layer)) floats += (size_t)layer->units * (layer->kind == ELM_LSTM ? 2 : 1);
+    }
+    return 12 + 4 * floats;
+}
+
+/* A snapshot: magic, the model's checksum, h and c of every layer without the room between, and a CRC-32 of it all. */
+static void copy_state(const edgelstm_model *model, stream *s, unsigned char *at, int restore) {
+    float *kept = (float *)(void *)(s + 1);
+    for (uint32_t i = 0; i < model->layers; i++) {
+        const elm_layer *layer = layer_of(model, i);
+        if (!is_recurrent(layer)) continue;
+        const size_t row = round_up(layer->units, 16), bytes = 4 * (size_t)layer->units;
+        for (unsigned part = 0; part < (layer->kind == ELM_LSTM ? 2u : 1u); part++, at += bytes) {
+            float *values = part ? kept + 2 * row : kept + s->newest * row;
+            if (restore) memcpy(values, at, bytes);
+            else memcpy(at, values, bytes);
+        }
+        kept += state_floats(layer);
+    }
+}
+
+int edgelstm_snapshot(const edgelstm_model *model, const edgelstm_state *state, size_t i, void *snapshot,
+                      size_t size) {
+    const int error = check_state(model, state);
+    if (error) return error;
+    if (snapshot == NULL) return EDGELSTM_NULL;
+    if (i >= state->streams) return EDGELSTM_RANGE;
+    const size_t needed = edgelstm_snapshot_size(model);
+    if (size < needed) return EDGELSTM_TOO_SMALL;
+    unsigned char *bytes = (unsigned char *)snapshot;
+    const uint32_t head[2] = {SNAPSHOT_MAGIC, model->checksum};
+    memcpy(bytes, head, sizeof head);
+    copy_state(model, stream_of(state, i), bytes + sizeof head, 0);
+    const uint32_t checksum = edgelstm_crc32(bytes, needed - 4);
+    memcpy(bytes + needed - 4, &checksum, 4);
+    return EDGELSTM_OK;
+}
+
+int edgelstm_restore(const edgelstm_model *model, edgelstm_state *state, size_t i, const void *snapshot, size_t size) {
+    const int error = check_state(model, state);
+    if (error) return error;
+    if (snapshot == NULL) return EDGELSTM_NULL;
+    if (i >= state->streams) return EDGELSTM_RANGE;
+    if (size != edgelstm_snapshot_size(model)) return EDGELSTM_FOREIGN;
+    unsigned char *bytes = (unsigned char *)(uintptr_t)snapshot; /* Only read: copy_state goes both ways. */
+    uint32_t head[2], checksum;
+    memcpy(head, bytes, sizeof head);
+    memcpy(&checksum, bytes + size - 4, 4);
+    if (head[0] != SNAPSHOT_MAGIC || head[1] != model->checksum) return EDGELSTM_FOREIGN;
+    if (checksum != edgelstm_crc32(bytes, size - 4)) return EDGELSTM_DAMAGED;
+    copy_state(model, stream_of(state, i), bytes + sizeof head, 1);
+    return EDGELSTM_OK;
+}

@@ -1,0 +1,288 @@
+/* A timestep: the layers one after another, each for all streams of a tile. */
+#include <math.h>
+#include <string.h>
+
+#include "state.h"
+
+/* The streams that go through the layers together, and their room to work in. */
+typedef struct tile {
+    const edgelstm_model *model;
+    const kernel *k;
+    uint32_t n;
+    int frozen; /* Masked timesteps: states stay as they are. */
+    stream *streams[TILE];
+    float *spare[2][TILE], *gates[TILE];
+    rows a, b;
+} tile;
+
+static void place_work(tile *t, const edgelstm_state *state) {
+    const uint64_t each = work_size(t->model);
+    for (uint32_t i = 0; i < t->n; i++) {
+        unsigned char *at = state->work + i * each;
+        t->spare[0][i] = (float *)(void *)at;
+        t->spare[1][i] = t->spare[0][i] + t->model->row;
+        t->gates[i] = t->spare[1][i] + t->model->row;
+        t->a.q[i].q = t->gates[i] + t->model->gates;
+        t->b.q[i].q = (unsigned char *)t->a.q[i].q + 2 * (size_t)t->model->digits;
+    }
+}
+
+static void quantize(const tile *t, const matrix *m, rows *r, uint32_t width) {
+    if (m->precision != ELM_INT8) return;
+    for (uint32_t i = 0; i < t->n; i++) t->k->quantize(r->row[i], width, &r->q[i]);
+}
+
+static void activate(const tile *t, const elm_function *f, float *const *x, size_t offset, size_t n) {
+    if (f->code == ELM_LINEAR) return;
+    for (uint32_t i = 0; i < t->n; i++) edgelstm_activate(t->k, f, x[i] + offset, n);
+}
+
+static void lstm(tile *t, const elm_layer *layer, const matrix *m, float *const *c, float *const *h) {
+    const size_t n = layer->units, row = round_up(layer->units, 16);
+    float *copy[TILE];
+    if (layer->activation.code == ELM_TANH && layer->recurrent_activation.code == ELM_SIGMOID) {
+        t->k->lstm(m, t->n, &t->a, &t->b, c, h);
+        return;
+    }
+    t->k->product(m, t->n, &t->a, &t->b, t->gates, row);
+    activate(t, &layer->recurrent_activation, t->gates, 0, n);
+    activate(t, &layer->recurrent_activation, t->gates, row, n);
+    activate(t, &layer->activation, t->gates, 2 * row, n);
+    activate(t, &layer->recurrent_activation, t->gates, 3 * row, n);
+    for (uint32_t s = 0; s < t->n; s++) {
+        const float *i = t->gates[s], *f = i + row, *g = f + row;
+        for (size_t j = 0; j < n; j++) h[s][j] = c[s][j] = f[j] * c[s][j] + i[j] * g[j];
+        copy[s] = h[s];
+    }
+    activate(t, &layer->activation, copy, 0, n);
+    for (uint32_t s = 0; s < t->n; s++) {
+        const float *o = t->gates[s] + 3 * row;
+        for (size_t j = 0; j < n; j++) h[s][j] *= o[j];
+    }
+}
+
+static void gru(tile *t, const elm_layer *layer, const matrix *m, float *const *h) {
+    const size_t n = layer->units, row = round_up(layer->units, 16);
+    float *from_x[TILE], *candidate[TILE];
+    if (layer->kind == ELM_GRU) { /* z, r and the candidate from h; then the same from x. */
+        t->k->product(&m[0], t->n, &t->a, &t->b, t->gates, row);
+        for (uint32_t s = 0; s < t->n; s++) from_x[s] = t->gates[s] + 3 * row;
+        t->k->product(&m[1], t->n, &t->a, &t->b, from_x, row);
+        for (uint32_t s = 0; s < t->n; s++) {
+            for (size_t j = 0; j < 2 * row; j++) t->gates[s][j] += from_x[s][j];
+        }
+    } else {
+        t->k->product(&m[0], t->n, &t->a, &t->b, t->gates, row);
+    }
+    activate(t, &layer->recurrent_activation, t->gates, 0, n);
+    activate(t, &layer->recurrent_activation, t->gates, row, n);
+    for (uint32_t s = 0; s < t->n; s++) candidate[s] = t->gates[s] + 2 * row;
+    if (layer->kind == ELM_GRU) {
+        for (uint32_t s = 0; s < t->n; s++) {
+            const float *r = t->gates[s] + row, *x = from_x[s] + 2 * row;
+            for (size_t j = 0; j < n; j++) candidate[s][j] = x[j] + r[j] * candidate[s][j];
+        }
+    } else {
+        const float *last[TILE];
+        for (uint32_t s = 0; s < t->n; s++) {
+            float *reset = t->gates[s] + 3 * row;
+            const float *r = t->gates[s] + row;
+            last[s] = t->a.row[s];
+            for (size_t j = 0; j < n; j++) reset[j] = r[j] * last[s][j];
+            t->a.row[s] = reset;
+        }
+        quantize(t, &m[1], &t->a, layer->units);
+        t->k->product(&m[1], t->n, &t->a, &t->b, candidate, row);
+        for (uint32_t s = 0; s < t->n; s++) t->a.row[s] = last[s];
+    }
+    activate(t, &layer->activation, candidate, 0, n);
+    for (uint32_t s = 0; s < t->n; s++) t->k->gru(n, t->gates[s], candidate[s], t->a.row[s], h[s]);
+}
+
+/* A layer with a state, at `floats` in every stream. Its answer is its new h. */
+static void recurrent(tile *t, const elm_layer *layer, const unsigned char *section, uint64_t floats) {
+    const size_t row = round_up(layer->units, 16);
+    float *h[TILE], *c[TILE];
+    matrix m[2];
+    matrices_of(layer, section, m);
+    for (uint32_t i = 0; i < t->n; i++) {
+        float *kept = (float *)(void *)(t->streams[i] + 1) + floats;
+        t->a.row[i] = kept + t->streams[i]->newest * row;
+        h[i] = kept + (1 - t->streams[i]->newest) * row;
+        c[i] = kept + 2 * row;
+    }
+    if (!t->frozen) {
+        quantize(t, m, &t->a, layer->units);
+        quantize(t, m, &t->b, layer->inputs);
+        if (layer->kind == ELM_LSTM) {
+            lstm(t, layer, m, c, h);
+        } else if (layer->kind == ELM_SIMPLE_RNN) {
+            t->k->product(m, t->n, &t->a, &t->b, h, row);
+            activate(t, &layer->activation, h, 0, layer->units);
+        } else {
+            gru(t, layer, m, h);
+        }
+    }
+    for (uint32_t i = 0; i < t->n; i++) t->b.row[i] = t->frozen ? t->a.row[i] : h[i];
+}
+
+static void normalize(const elm_layer *layer, const float *gamma, const float *x, float *y) {
+    const float *beta = gamma + round_up(layer->units, 16);
+    const size_t n = layer->units;
+    float mean = 0.0f, variance = 0.0f;
+    for (size_t j = 0; j < n; j++) mean += x[j];
+    mean /= (float)n;
+    for (size_t j = 0; j < n; j++) variance += (x[j] - mean) * (x[j] - mean);
+    const float scale = 1.0f / sqrtf(variance / (float)n + layer->epsilon);
+    for (size_t j = 0; j < n; j++) y[j] = (x[j] - mean) * scale * gamma[j] + beta[j];
+}
+
+/* A layer without a state: from t->b to `out`, which is then the next layer's t->b. */
+static void stateless(tile *t, const elm_layer *layer, const unsigned char *section, float *const *out) {
+    const float *weights = (const float *)(const void *)section;
+    const size_t n = layer->units, row = round_up(layer->units, 16);
+    matrix m[2];
+    switch (layer->kind) {
+        case ELM_DENSE:
+            matrices_of(layer, section, m);
+            quantize(t, m, &t->b, layer->inputs);
+            t->k->product(m, t->n, &t->a, &t->b, out, row);
+            break;
+        case ELM_AFFINE: /* center, scale, offset */
+            for (uint32_t i = 0; i < t->n; i++) {
+                for (size_t j = 0; j < n; j++)
+                    out[i][j] = (t->b.row[i][j] - weights[j]) * weights[row + j] + weights[2 * row + j];
+            }
+            break;
+        case ELM_LAYER_NORMALIZATION:
+            for (uint32_t i = 0; i < t->n; i++) normalize(layer, weights, t->b.row[i], out[i]);
+            break;
+        case ELM_PRELU:
+            for (uint32_t i = 0; i < t->n; i++) {
+                for (size_t j = 0; j < n; j++) {
+                    const float x = t->b.row[i][j];
+                    out[i][j] = x < 0 ? weights[j] * x : x;
+                }
+            }
+            break;
+        default:
+            for (uint32_t i = 0; i < t->n; i++) memcpy(out[i], t->b.row[i], 4 * n);
+    }
+    activate(t, &layer->activation, out, 0, n);
+    for (uint32_t i = 0; i < t->n; i++) t->b.row[i] = out[i];
+}
+
+/* All layers, from the inputs in t->b to the outputs in it. */
+static void forward(tile *t) {
+    const uint32_t layers = t->model->layers;
+    uint64_t floats = 0;
+    unsigned turn = 0;
+    for (uint32_t i = 0; i < layers; i++) {
+        const elm_layer *layer = layer_of(t->model, i);
+        const unsigned char *section = t->model->file + layer->offset;
+        if (is_recurrent(layer)) {
+            recurrent(t, layer, section, floats);
+            floats += state_floats(layer);
+        } else {
+            stateless(t, layer, section, t->spare[turn]);
+            turn ^= 1;
+        }
+    }
+    if (!t->frozen) {
+        for (uint32_t i = 0; i < t->n; i++) t->streams[i]->newest ^= 1;
+    }
+}
+
+static int is_masked(const edgelstm_model *model, const float *x) {
+    if (!model->masked) return 0;
+    for (uint32_t j = 0; j < model->features; j++) {
+        if (x[j] != model->mask_value) return 0;
+    }
+    return 1;
+}
+
+/* A masked timestep is a row of zeros to the layers before the first recurrent one, as in Keras. */
+static const float *input_of(const tile *t, uint32_t i, const float *x) {
+    if (!t->frozen) return x;
+    memset(t->spare[1][i], 0, 4 * (size_t)t->model->features);
+    return t->spare[1][i];
+}
+
+int edgelstm_step(const edgelstm_model *model, edgelstm_state *state, const float *x, float *y) {
+    tile t;
+    const int error = check_state(model, state);
+    if (error) return error;
+    if (x == NULL || y == NULL) return EDGELSTM_NULL;
+    t.k = (const kernel *)model->kernel;
+    if (t.k->probe(x, model->features) != 0.0f) return EDGELSTM_NOT_FINITE;
+    t.model = model;
+    t.n = 1;
+    t.frozen = is_masked(model, x);
+    t.streams[0] = stream_of(state, 0);
+    place_work(&t, state);
+    t.b.row[0] = input_of(&t, 0, x);
+    forward(&t);
+    memcpy(y, t.b.row[0], 4 * (size_t)model->outputs);
+    return EDGELSTM_OK;
+}
+
+int edgelstm_run(const edgelstm_model *model, edgelstm_state *state, const float *xs, size_t timesteps, float *ys) {
+    const int error = check_state(model, state);
+    if (error) return error;
+    if (timesteps == 0) return EDGELSTM_OK;
+    if (xs == NULL || ys == NULL) return EDGELSTM_NULL;
+    const kernel *k = (const kernel *)model->kernel;
+    for (size_t t = 0; t < timesteps; t++) {
+        if (k->probe(xs + t * model->features, model->features) != 0.0f) return EDGELSTM_NOT_FINITE;
+    }
+    for (size_t t = 0; t < timesteps; t++) edgelstm_step(model, state, xs + t * model->features, ys + t * model->outputs);
+    return EDGELSTM_OK;
+}
+
+/* Each number of a list once, and each a stream's; the marks are gone afterwards. */
+static int check_streams(const edgelstm_state *state, const size_t *streams, size_t count) {
+    size_t marked = 0;
+    if (count > state->streams) return EDGELSTM_RANGE;
+    if (streams == NULL) return EDGELSTM_OK;
+    for (; marked < count; marked++) {
+        if (streams[marked] >= state->streams || stream_of(state, streams[marked])->named) break;
+        stream_of(state, streams[marked])->named = 1;
+    }
+    for (size_t i = 0; i < marked; i++) stream_of(state, streams[i])->named = 0;
+    return marked == count ? EDGELSTM_OK : EDGELSTM_RANGE;
+}
+
+int edgelstm_fleet_step(const edgelstm_model *model, edgelstm_state *state, const size_t *streams, size_t count,
+                        const float *xs, float *ys) {
+    tile t;
+    size_t rows_of[TILE];
+    int error = check_state(model, state);
+    if (error) return error;
+    if (count == 0) return EDGELSTM_OK;
+    if (xs == NULL || ys == NULL) return EDGELSTM_NULL;
+    error = check_streams(state, streams, count);
+    if (error) return error;
+    t.model = model;
+    t.k = (const kernel *)model->kernel;
+    for (size_t i = 0; i < count; i++) {
+        if (t.k->probe(xs + i * model->features, model->features) != 0.0f) return EDGELSTM_NOT_FINITE;
+    }
+    /* First the streams that go on, then those whose timestep is masked. */
+    for (t.frozen = 0; t.frozen <= (model->masked ? 1 : 0); t.frozen++) {
+        size_t i = 0;
+        while (i < count) {
+            for (t.n = 0; i < count && t.n < state->tile; i++) {
+                if (is_masked(model, xs + i * model->features) == t.frozen) rows_of[t.n++] = i;
+            }
+            place_work(&t, state);
+            for (uint32_t j = 0; j < t.n; j++) {
+                t.streams[j] = stream_of(state, streams == NULL ? rows_of[j] : streams[rows_of[j]]);
+                t.b.row[j] = input_of(&t, j, xs + rows_of[j] * model->features);
+            }
+            if (t.n) forward(&t);
+            for (uint32_t j = 0; j < t.n; j++)
+                memcpy(ys + rows_of[j] * model->outputs, t.b.row[j], 4 * (size_t)model->outputs);
+        }
+    }
+    return EDGELSTM_OK;
+}
