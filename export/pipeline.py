@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
+from ..runtime import elm
 from ..runtime.backends import open_artifact
 from ..runtime.bundle import Artifact, Bundle, File, Golden, Manifest, write_bundle
 from ..runtime.errors import InputError, ParityError, UnsupportedModelError
 from ..runtime.model import replay
 from ..runtime.network import Network
-from ..runtime.network_file import network_to_bytes
 from ..runtime.parity import TOLERANCES, Parity, compare
 from ..runtime.sequence import replay_sequences
 from ..runtime.stream import Stream
@@ -26,15 +26,18 @@ from ..runtime.tflite_metadata import METADATA_NAME
 from .calibration import Ranges, as_sequences, observe_ranges
 from .description import describe
 from .golden import carries_state, golden_vectors
+from .to_native import native_step_file
 from .to_tflite import INTEGER_PRECISIONS, tflite_sequence_graph, tflite_step_graph
 from .unstreamable import UnstreamableModel
 
 if TYPE_CHECKING:
     from keras import Model as KerasModel
 
-FORMATS = ("tflite", "onnx")
+FORMATS = ("tflite", "onnx", "native")
+SUFFIXES = {"native": "elm"}
 PRECISIONS = tuple(TOLERANCES)
 GRAPHS = ("step", "sequence")
+_NETWORK = "model.float32.elm"  # In every bundle of a model that can be streamed, asked for or not.
 _PACKAGES = ("edgelstm", "keras", "tensorflow", "ai-edge-litert", "onnx", "onnxruntime", "tf2onnx", "numpy")
 
 
@@ -49,15 +52,22 @@ class Target:
     @property
     def exists(self) -> bool:
         """Whether this combination can be exported."""
+        if self.format == "native":
+            return self.graph == "step" and self.precision in elm.PRECISIONS
         if self.graph == "sequence":
             return self.precision == "float32"
         return self.format == "tflite" or self.precision not in INTEGER_PRECISIONS
 
     @property
+    def calibrated(self) -> bool:
+        """Whether making it needs calibration data."""
+        return self.format == "tflite" and self.precision in INTEGER_PRECISIONS
+
+    @property
     def file(self) -> str:
         """Its name in the bundle."""
         middle = self.precision if self.graph == "step" else self.graph
-        return f"model.{middle}.{self.format}"
+        return f"model.{middle}.{SUFFIXES.get(self.format, self.format)}"
 
     def __str__(self) -> str:
         return f"{self.format} {self.precision}" + ("" if self.graph == "step" else f" ({self.graph})")
@@ -123,11 +133,12 @@ def export(
     Args:
         source: a network from `read_keras`, a Keras model, or the path of one.
         path: where to: a `.edge` file, or a folder.
-        formats: of `tflite`, `onnx`.
+        formats: of `tflite`, `onnx`, `native`.
         precisions: of `float32`, `float16`, `dynamic`, `int8`, `int16x8`. Combinations that do not exist are left out.
         graphs: `step`, to be streamed, and `sequence`, which takes whole sequences (float32 only). A model that
             cannot be streamed can be exported as `sequence`.
-        calibration: (N, T, features) or (T, features) representative raw inputs; needed for `int8` and `int16x8`.
+        calibration: (N, T, features) or (T, features) representative raw inputs; needed for TFLite's `int8`
+            and `int16x8`.
         name: what to call the model; by default what Keras or the file calls it.
         features: names of the inputs.
         outputs: names of the outputs.
@@ -180,11 +191,11 @@ def export(
     window = window or network.window
     longest = None if window is None or carries_state(network, data, window) else window
     ranges: Ranges | None = None
-    if integer := sorted({t.precision for t in wanted} & set(INTEGER_PRECISIONS)):
+    if integer := sorted({t.precision for t in wanted if t.calibrated}):
         if data is None:
             verb = "needs" if len(integer) == 1 else "need"
             raise InputError(
-                f"{' and '.join(integer)} {verb} calibration data to find the ranges of the model's values: "
+                f"tflite {' and '.join(integer)} {verb} calibration data to find the ranges of the model's values: "
                 "representative inputs as .npy, .npz or .csv (--calibration FILE)"
             )
         ranges = observe_ranges(network, data, longest)
@@ -199,7 +210,8 @@ def export(
         results.append(Result(target, content, _parity(target, content, network, golden), _least(target, min_snr)))
         if report is not None:
             report(results[-1])
-    return _write(path, manifest, results, golden, network_to_bytes(network), keep_going)
+    native = Target("native", "step", "float32")
+    return _write(path, manifest, results, golden, _content(network, native, manifest, None, False), keep_going)
 
 
 def _export_unstreamable(
@@ -238,6 +250,8 @@ def _content(network: Network, target: Target, manifest: Manifest, ranges: Range
         "graph": target.graph,
         "precision": target.precision,
     }
+    if target.format == "native":
+        return native_step_file(network, target.precision, description)
     if target.format == "onnx":
         from .to_onnx import onnx_step_graph
 
@@ -314,7 +328,7 @@ def _write(
         )
     files = {r.target.file: r.content for r in passed} | {"golden.npz": golden.to_bytes()}
     if network is not None:
-        files["network.npz"] = network
+        files[_NETWORK] = network
     manifest = replace(
         manifest,
         artifacts=tuple(
@@ -328,7 +342,7 @@ def _write(
             )
             for r in passed
         ),
-        network=None if network is None else File.of("network.npz", network),
+        network=None if network is None else File.of(_NETWORK, network),
         golden=File.of("golden.npz", files["golden.npz"]),
     )
     return write_bundle(path, manifest, files)

@@ -14,6 +14,7 @@ from .errors import (
     ParityError,
     UnsupportedModelError,
 )
+from .fleet import Fleet
 from .model import Model, load
 from .parity import Parity
 from .stream import Stream
@@ -25,6 +26,7 @@ __all__ = [
     "Bundle",
     "BundleError",
     "EdgeLSTMError",
+    "Fleet",
     "Golden",
     "InputError",
     "Manifest",

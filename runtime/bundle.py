@@ -75,7 +75,7 @@ class Manifest:
         layers: one line of description per layer, for people.
         parameters: number of weights.
         artifacts: the exported files.
-        network: the network itself, which the `numpy` backend runs; None if not streamable.
+        network: the network itself as a native float32 file, which needs no interpreter; None if not streamable.
         golden: an input sequence and Keras's outputs for it.
         training: what training recorded (task, target, horizon, sampling, labels), if anything.
         versions: the packages that made the bundle.
@@ -131,7 +131,9 @@ class Manifest:
     @property
     def files(self) -> tuple[File, ...]:
         """Every file of the bundle but the manifest."""
-        return (*self.artifacts, *([self.network] if self.network else []), self.golden)
+        written = {entry.file for entry in self.artifacts}
+        network = [self.network] if self.network and self.network.file not in written else []
+        return (*self.artifacts, *network, self.golden)
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from .backends import BACKENDS, Float32Array, Opened, open_artifact
+from .backends import BACKENDS, NETWORK_BACKENDS, Float32Array, Opened, open_artifact
 from .bundle import Artifact, Bundle, File, Golden
 from .errors import BackendUnavailableError, BundleError, InputError, ParityError
+from .fleet import Fleet
 from .parity import TOLERANCES, Parity, compare
 from .stream import Stream
 from .tflite_metadata import METADATA_NAME
 
-_SUFFIXES = {".tflite": "tflite", ".onnx": "onnx"}
+_SUFFIXES = {".tflite": "tflite", ".onnx": "onnx", ".elm": "native"}
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Model:
         features: names of the inputs, in order.
         outputs: names of the outputs, in order.
         backend: which backend runs it.
-        format: of the artifact: `tflite`, `onnx`, or `network`.
+        format: of the artifact: `native`, `tflite` or `onnx`.
         precision: of the artifact.
         window: number of timesteps that the model was trained on at a time, if known.
         size: of the artifact, in bytes.
@@ -59,6 +60,13 @@ class Model:
                 until there are as many). None carries the state on for ever.
         """
         return Stream(self._opened.session(), self._fingerprint, self.name, window)
+
+    def fleet(self, streams: int) -> Fleet:
+        """So many streams from zero state, to be stepped together.
+
+        On the native backend one reading of the weights serves many of them.
+        """
+        return Fleet(self._opened, streams, self._fingerprint, self.name)
 
     def verify(self) -> Parity:
         """Replay the golden vectors here, on this device, and compare with what Keras gave.
@@ -113,8 +121,10 @@ def load(
     """Load a model.
 
     Args:
-        path: a bundle (a `.edge` file or a folder), or a `.tflite` or `.onnx` step graph that EdgeLSTM wrote.
-        backend: `tflite`, `onnx`, `numpy`, or `auto`: the first of these that is installed and has an artifact.
+        path: a bundle (a `.edge` file or a folder), or a `.elm`, `.tflite` or `.onnx` step graph that EdgeLSTM
+            wrote.
+        backend: `native`, `tflite`, `onnx`, `numpy`, or `auto`: the first of these that is installed and has an
+            artifact.
         precision: which artifact of a bundle; None takes the most precise there is.
 
     Returns:
@@ -152,7 +162,7 @@ def load_artifact(bundle: Bundle, entry: File, backend: str) -> Model:
     if isinstance(entry, Artifact):
         format_, precision, least = entry.format, entry.precision, entry.min_snr_db
     else:
-        format_, precision, least = "network", "float32", TOLERANCES["float32"]
+        format_, precision, least = "native", "float32", TOLERANCES["float32"]
     manifest = bundle.manifest
     opened = open_artifact(backend, content, source)
     if (opened.features, opened.outputs) != (len(manifest.features), len(manifest.outputs)):
@@ -188,7 +198,7 @@ def _candidates(bundle: Bundle, backend: str, precision: str | None) -> list[tup
     for rank, (name, (format_, _)) in enumerate(BACKENDS.items()):
         if backend not in ("auto", name):
             continue
-        if name == "numpy" and manifest.network is not None and precision in (None, "float32"):
+        if name in NETWORK_BACKENDS and manifest.network is not None and precision in (None, "float32"):
             # The network is always there; it stands behind every exported artifact.
             found.append((len(order), rank, name, manifest.network))
         found.extend(
@@ -206,13 +216,14 @@ def _candidates(bundle: Bundle, backend: str, precision: str | None) -> list[tup
 
 def _load_file(where: Path, backend: str, precision: str | None) -> Model:
     format_ = _SUFFIXES[where.suffix]
-    if backend not in ("auto", format_):
+    backends = [name for name, (runs, _) in BACKENDS.items() if runs == format_ and backend in ("auto", name)]
+    if not backends:
         raise InputError(f"{where}: backend {backend!r} does not run {format_} files")
     try:
         content = where.read_bytes()
     except OSError as error:
         raise BundleError(f"{where}: cannot be read ({error.strerror})") from error
-    opened = open_artifact(format_, content, str(where))
+    opened, backend = _open_with_any(backends, content, str(where))
     try:
         raw: dict[str, Any] = json.loads(opened.metadata[METADATA_NAME])
         found = str(raw["precision"])
@@ -226,7 +237,7 @@ def _load_file(where: Path, backend: str, precision: str | None) -> Model:
         name,
         features,
         outputs,
-        format_,
+        backend,
         format_,
         found,
         window,
@@ -238,6 +249,15 @@ def _load_file(where: Path, backend: str, precision: str | None) -> Model:
         None,
         TOLERANCES[found],
     )
+
+
+def _open_with_any(backends: list[str], content: bytes, source: str) -> tuple[Opened, str]:
+    for name in backends[:-1]:
+        try:
+            return open_artifact(name, content, source), name
+        except BackendUnavailableError:
+            continue
+    return open_artifact(backends[-1], content, source), backends[-1]
 
 
 def _fingerprint(content: bytes) -> bytes:

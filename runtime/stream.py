@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import re
-import struct
 import warnings
-import zlib
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from .backends import Float32Array, Session
+from .backends import Float32Array, Session, Stepper
 from .errors import InputError
+from .snapshot import Snapshot
 
-# Snapshot: magic, version, the model's fingerprint, window, inputs held, steps; then inputs, states, CRC-32.
-_HEADER = struct.Struct("<8sH16sIIQ")
-_MAGIC, _VERSION = b"EDGESTRM", 1
 _FLOAT32 = np.dtype(np.float32)
 
 # `step` looks for NaN by multiplying with it, and says what it finds in an error of its own.
@@ -29,9 +25,6 @@ class Stream:
 
     Made by `Model.stream()`. With `window=T` the answer to each timestep is what the model gives for the last T
     inputs from zero state, and costs T steps; without, the state is carried on for ever.
-
-    Attributes:
-        steps: timesteps since the start or the last reset.
     """
 
     def __init__(self, session: Session, fingerprint: bytes, name: str, window: int | None = None) -> None:
@@ -47,7 +40,14 @@ class Stream:
         self._probe = np.zeros_like(session.x).dot
         self._answer = session.y.copy
         self._advance = session.advance if window is None else self._advance_window
-        self.steps = 0
+        self._counter: Any = self
+        self._steps = 0
+        if window is None and hasattr(session, "stepper"):
+            # The backend takes timesteps without Python in between. What it cannot take comes back to _Conversion,
+            # which knows nothing of this stream, so that neither keeps the other alive.
+            stepper: Stepper = cast(Any, session).stepper(_Conversion(name, self._shape, self._out_shape))
+            self._counter = stepper
+            self.step = stepper.step
 
     def step(self, x: npt.ArrayLike, out: Float32Array | None = None) -> Float32Array:
         """One timestep.
@@ -67,25 +67,22 @@ class Stream:
         if type(x) is np.ndarray and x.dtype is _FLOAT32 and x.shape == self._shape:
             buffer[...] = x
         else:
-            buffer[...] = self._row(x)
+            buffer[...] = _row(x, self._shape, self._name)
         # Zero times anything finite is zero, which is false; NaN is true. One call finds every NaN and infinity.
         try:
             bad = self._probe(buffer)
         except (FloatingPointError, RuntimeWarning):  # np.seterr(invalid="raise"), or warnings as errors
             bad = True
         if bad:
-            raise InputError(f"{self._name}: timestep {self.steps}: {_not_finite(buffer)}; the state is as it was")
+            raise _bad_timestep(self._name, self._steps, buffer)
         if out is None:
             self._advance()
-            self.steps += 1
+            self._steps += 1
             return self._answer()
         if out.shape != self._out_shape or out.dtype != _FLOAT32:
-            raise InputError(
-                f"{self._name}: out must be a float32 array of shape {self._out_shape}, "
-                f"not {out.dtype} of shape {out.shape}"
-            )
+            raise _bad_out(self._name, self._out_shape, out)
         self._advance()
-        self.steps += 1
+        self._steps += 1
         out[...] = self._y
         return out
 
@@ -108,7 +105,8 @@ class Stream:
         try:
             if self._window is None:
                 self._session.run(chunk, ys)
-                self.steps += len(chunk)
+                if self._counter is self:
+                    self._steps += len(chunk)
             else:
                 for t in range(len(chunk)):
                     ys[t] = self.step(chunk[t])
@@ -117,6 +115,18 @@ class Stream:
             self._recent, self.steps = recent, steps
             raise
         return ys
+
+    @property
+    def steps(self) -> int:
+        """Timesteps since the start or the last reset."""
+        return self._steps if self._counter is self else int(self._counter.steps)
+
+    @steps.setter
+    def steps(self, value: int) -> None:
+        if self._counter is self:
+            self._steps = value
+        else:
+            self._counter.steps = value
 
     @property
     def healthy(self) -> bool:
@@ -145,11 +155,7 @@ class Stream:
 
     def snapshot(self) -> bytes:
         """The state, to be restored into a stream of the same artifact later or elsewhere."""
-        inputs = b"".join(row.tobytes() for row in self._recent)
-        states = b"".join(state.tobytes() for state in self._session.states())
-        header = _HEADER.pack(_MAGIC, _VERSION, self._fingerprint, self._window or 0, len(self._recent), self.steps)
-        content = header + inputs + states
-        return content + struct.pack("<I", zlib.crc32(content))
+        return Snapshot(self._window, self.steps, self._recent, self._session.states()).to_bytes(self._fingerprint)
 
     def restore(self, snapshot: bytes) -> None:
         """Continue from a snapshot.
@@ -157,9 +163,10 @@ class Stream:
         Raises:
             InputError: it is damaged, of another model or artifact, or of another window; the state is as it was.
         """
-        recent, states, steps = self._parse(snapshot)
-        self._session.restore(states)
-        self._recent, self.steps = recent, steps
+        templates = self._session.states()
+        given = Snapshot.from_bytes(snapshot, self._fingerprint, self._name, self._window, self._shape[0], templates)
+        self._session.restore(given.states)
+        self._recent, self.steps = given.recent, given.steps
 
     def _advance_window(self) -> None:
         newest = self._x.copy()
@@ -171,61 +178,54 @@ class Stream:
         self._y[...] = ys[-1]
         self._recent = recent
 
-    def _row(self, x: npt.ArrayLike) -> Float32Array:
-        row = _numbers(x, self._name)
-        if row.shape != self._shape:
-            raise InputError(
-                f"{self._name}: a timestep has {self._shape[0]} features, got an array of shape {row.shape}"
-            )
-        return row
-
     def _chunk(self, xs: npt.ArrayLike) -> Float32Array:
-        chunk = _numbers(xs, self._name)
+        chunk = numbers(xs, self._name)
         if chunk.size == 0 and chunk.ndim <= 2:
             return np.empty((0, *self._shape), np.float32)
         if chunk.ndim != 2 or chunk.shape[1:] != self._shape:
             raise InputError(
                 f"{self._name}: a chunk has shape (timesteps, {self._shape[0]}), got an array of shape {chunk.shape}"
             )
-        finite = np.isfinite(chunk).all(1)
-        if not finite.all():
-            t = int(np.argmin(finite))
-            raise InputError(
-                f"{self._name}: timestep {t} of the chunk: {_not_finite(chunk[t])}; none of the chunk was taken"
-            )
+        if (bad := first_not_finite(chunk)) is not None:
+            raise InputError(f"{self._name}: timestep {bad[0]} of the chunk: {bad[1]}; none of the chunk was taken")
         return chunk
 
-    def _parse(self, snapshot: bytes) -> tuple[list[Float32Array], list[npt.NDArray[Any]], int]:
-        if len(snapshot) < _HEADER.size + 4 or snapshot[:8] != _MAGIC:
-            raise InputError(f"{self._name}: not a stream's snapshot")
-        if struct.unpack("<I", snapshot[-4:])[0] != zlib.crc32(snapshot[:-4]):
-            raise InputError(f"{self._name}: the snapshot is damaged")
-        _, version, fingerprint, window, held, steps = _HEADER.unpack_from(snapshot)
-        if version > _VERSION:
-            raise InputError(f"{self._name}: the snapshot is of a later version of EdgeLSTM")
-        if fingerprint != self._fingerprint:
-            raise InputError(
-                f"{self._name}: the snapshot is of another model or artifact; states fit only the one they come from"
-            )
-        if window != (self._window or 0):
-            raise InputError(
-                f"{self._name}: the snapshot is of a stream with window {window or None}, not {self._window}"
-            )
-        body = snapshot[_HEADER.size : -4]
-        templates: Sequence[npt.NDArray[Any]] = self._session.states()
-        features = self._shape[0]
-        width = 4 * features
-        if len(body) != held * width + sum(t.nbytes for t in templates):
-            raise InputError(f"{self._name}: the snapshot has the wrong size")
-        recent = [np.frombuffer(body, np.float32, features, i * width).copy() for i in range(held)]
-        at, states = held * width, list[npt.NDArray[Any]]()
-        for template in templates:
-            states.append(np.frombuffer(body, template.dtype, template.size, at).reshape(template.shape))
-            at += template.nbytes
-        return recent, states, steps
+
+class _Conversion:
+    """Takes the timesteps that a backend's own `step` cannot: converts to float32 arrays, and says what is bad."""
+
+    def __init__(self, name: str, shape: tuple[int, ...], out_shape: tuple[int, ...]) -> None:
+        self._name, self._shape, self._out_shape = name, shape, out_shape
+
+    def __call__(self, stepper: Stepper, x: npt.ArrayLike, out: Float32Array | None) -> Float32Array:
+        row = _row(x, self._shape, self._name)
+        if not np.isfinite(row).all():
+            raise _bad_timestep(self._name, stepper.steps, row)
+        if out is None:
+            return stepper.step(row)
+        if out.shape != self._out_shape or out.dtype != _FLOAT32 or not out.flags.writeable:
+            raise _bad_out(self._name, self._out_shape, out)
+        out[...] = stepper.step(row)
+        return out
 
 
-def _numbers(values: npt.ArrayLike, name: str) -> Float32Array:
+def _row(x: npt.ArrayLike, shape: tuple[int, ...], name: str) -> Float32Array:
+    row = numbers(x, name)
+    if row.shape != shape:
+        raise InputError(f"{name}: a timestep has {shape[0]} features, got an array of shape {row.shape}")
+    return row
+
+
+def _bad_timestep(name: str, steps: int, row: Float32Array) -> InputError:
+    return InputError(f"{name}: timestep {steps}: {_not_finite(row)}; the state is as it was")
+
+
+def _bad_out(name: str, shape: tuple[int, ...], out: Float32Array) -> InputError:
+    kind = f"{out.dtype} of shape {out.shape}" + ("" if out.flags.writeable else ", read-only")
+    return InputError(f"{name}: out must be a float32 array of shape {shape}, not {kind}")
+
+
+def numbers(values: npt.ArrayLike, name: str) -> Float32Array:
     """Numbers as a C-contiguous float32 array."""
     try:
         array = np.asarray(values)
@@ -235,6 +235,15 @@ def _numbers(values: npt.ArrayLike, name: str) -> Float32Array:
         raise InputError(f"{name}: the input holds {array.dtype} values, not numbers")
     with np.errstate(over="ignore"):  # What is too large for float32 becomes infinite and is refused as such.
         return np.ascontiguousarray(array.astype(np.float32))
+
+
+def first_not_finite(rows: Float32Array) -> tuple[int, str] | None:
+    """Where the first row is that holds a NaN or an infinity, and which value; None where there is none."""
+    finite = np.isfinite(rows).all(1)
+    if finite.all():
+        return None
+    row = int(np.argmin(finite))
+    return row, _not_finite(rows[row])
 
 
 def _not_finite(row: Float32Array) -> str:

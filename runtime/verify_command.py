@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from .backends import BACKENDS
+from .backends import BACKENDS, NETWORK_BACKENDS
 from .bundle import Artifact, Bundle, File
 from .errors import BackendUnavailableError, InputError
 from .model import load_artifact
@@ -80,8 +80,12 @@ def selected(bundle: Bundle, backend: str, precision: str | None) -> list[tuple[
         for name, (format_, _) in BACKENDS.items()
         if artifact.format == format_ and backend in ("auto", name) and precision in (None, artifact.precision)
     ]
-    if manifest.network is not None and backend in ("auto", "numpy") and precision in (None, "float32"):
-        chosen.append((manifest.network, "numpy"))
+    if (
+        manifest.network is not None
+        and manifest.network.file not in {artifact.file for artifact in manifest.artifacts}
+        and precision in (None, "float32")
+    ):
+        chosen.extend((manifest.network, name) for name in NETWORK_BACKENDS if backend in ("auto", name))
     if not chosen:
         raise InputError(f"{bundle.path}: holds nothing for backend {backend!r} and precision {precision or 'any'}")
     return chosen
@@ -91,7 +95,7 @@ def check_golden(bundle: Bundle, entry: File, backend: str) -> Check:
     """Replay the golden vectors through one file of a bundle."""
     golden = bundle.golden()
     if not isinstance(entry, Artifact):
-        label, least = "network float32", TOLERANCES["float32"]
+        label, least = "native float32", TOLERANCES["float32"]
     else:
         label, least = entry.label, entry.min_snr_db
     try:

@@ -130,7 +130,7 @@ def measure(bundle: Bundle, entry: File, backend: str, steps: int) -> Measuremen
     for chunk in chunks:
         stream.run(chunk)
     per_second = len(chunks) * CHUNK / (time.perf_counter() - begin)
-    label = entry.label if isinstance(entry, Artifact) else "network float32"
+    label = entry.label if isinstance(entry, Artifact) else "native float32"
     return Measurement(
         label,
         backend,

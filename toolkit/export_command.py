@@ -23,12 +23,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="the bundle: FILE.edge, or a folder (default: beside the model)",
     )
-    parser.add_argument("--format", default="tflite,onnx", metavar="F,…", help="tflite, onnx (default: both)")
+    parser.add_argument(
+        "--format", default="tflite,onnx,native", metavar="F,…", help="tflite, onnx, native (default: all three)"
+    )
     parser.add_argument(
         "--precision",
         default="float32",
         metavar="P,…",
-        help=f"{', '.join(TOLERANCES)}, or all (default: float32); int8 and int16x8 need calibration data",
+        help=f"{', '.join(TOLERANCES)}, or all (default: float32); tflite int8 and int16x8 need calibration data",
     )
     parser.add_argument(
         "--graph",

@@ -115,7 +115,7 @@ def check_stream(
     bundle: Bundle, entry: File, backend: str, xs: npt.NDArray[np.float32], ys: npt.NDArray[np.float32]
 ) -> tuple[Check, tuple[Parity, Parity] | None]:
     """Stream the inputs through one file of a bundle: all of it, and its first and last tenth apart."""
-    label = entry.label if isinstance(entry, Artifact) else "network float32"
+    label = entry.label if isinstance(entry, Artifact) else "native float32"
     least = entry.min_snr_db if isinstance(entry, Artifact) else TOLERANCES["float32"]
     try:
         stream = load_artifact(bundle, entry, backend).stream()

@@ -51,6 +51,40 @@ class Session(Protocol):
         ...
 
 
+class Stepper(Protocol):
+    """What takes a stream's timesteps by itself: checks the input, counts, and gives the answer.
+
+    Attributes:
+        steps: timesteps taken since the last reset.
+    """
+
+    steps: int
+
+    def step(self, x: npt.ArrayLike, out: Float32Array | None = None) -> Float32Array:
+        """One timestep, as `Stream.step` has it."""
+        ...
+
+
+class StreamGroup(Protocol):
+    """The states of many streams on one set of weights, stepped together."""
+
+    def step(self, xs: Float32Array, ys: Float32Array, indices: npt.NDArray[np.uintp] | None) -> None:
+        """One timestep of each stream of `indices` (of all): reads (n, features), writes (n, outputs)."""
+        ...
+
+    def reset(self, index: int) -> None:
+        """One stream back to zero state."""
+        ...
+
+    def states(self, index: int) -> list[npt.NDArray[Any]]:
+        """Copies of one stream's states."""
+        ...
+
+    def restore(self, index: int, states: Sequence[npt.NDArray[Any]]) -> None:
+        """Take over states as `states` gave them."""
+        ...
+
+
 class Opened(Protocol):
     """An opened artifact: immutable, shared by streams and threads."""
 
@@ -71,10 +105,14 @@ class Opened(Protocol):
 
 # Backend → (format of the artifacts it runs, class in the module of the same name), in the order of `auto`.
 BACKENDS = {
+    "native": ("native", "NativeArtifact"),
     "tflite": ("tflite", "TFLiteArtifact"),
     "onnx": ("onnx", "OnnxArtifact"),
-    "numpy": ("network", "NumpyArtifact"),
+    "numpy": ("native", "NumpyArtifact"),
 }
+
+# Those that run the network itself, which every bundle holds.
+NETWORK_BACKENDS = tuple(name for name, (format_, _) in BACKENDS.items() if format_ == "native")
 
 
 def open_artifact(backend: str, content: bytes, source: str) -> Opened:

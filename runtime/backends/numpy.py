@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ..elm import METADATA_NAME, read_elm
 from ..network import Network
-from ..network_file import network_from_bytes
 from . import Float32Array
 
 
 class NumpyArtifact:
-    """An opened network file."""
+    """An opened `.elm` file, its weights as the float32 numbers that they stand for."""
 
     def __init__(self, content: bytes, source: str) -> None:
-        self._network = network_from_bytes(content, source)
+        self._network, description = read_elm(content, source)
         self.features = self._network.features
         self.outputs = self._network.outputs
         self.state_names = tuple(spec.name for spec in self._network.states)
-        self.metadata: dict[str, str] = {}
+        self.metadata = {METADATA_NAME: json.dumps(description)}
 
     def session(self) -> NumpySession:
         """A new session in zero state."""

@@ -54,7 +54,7 @@ def test_it_is_proved_and_streamed_within_its_window(tmp_path):
     model, xs = runaway(), waves(400)
     precisions = ["float32", "float16", "dynamic", "int16x8"]
     bundle = export(model, tmp_path / "x.edge", precisions=precisions, calibration=xs)
-    assert len(bundle.manifest.artifacts) == 7
+    assert len(bundle.manifest.artifacts) == 9
     assert (bundle.manifest.window, bundle.manifest.carries_state) == (WINDOW, False)
     golden = bundle.golden()
     assert len(golden.inputs) >= 1000

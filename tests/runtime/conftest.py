@@ -6,10 +6,10 @@ import json
 
 import numpy as np
 import pytest
+from edgelstm.export.to_native import native_step_file
 from edgelstm.export.to_tflite.graph import tflite_step_graph
 from edgelstm.runtime.bundle import Artifact, File, Golden, Manifest, write_bundle
 from edgelstm.runtime.network import LSTM, Dense, Network
-from edgelstm.runtime.network_file import network_to_bytes
 from edgelstm.runtime.parity import Parity
 
 FEATURES, UNITS, OUTPUTS = 3, 5, 2
@@ -72,7 +72,7 @@ def parts(network, weights, xs) -> tuple[Manifest, dict[str, bytes]]:
     outputs = np.concatenate([textbook_lstm(weights, xs[:100]), textbook_lstm(weights, xs[100:])])
     files = {
         "model.float32.tflite": tflite_step_graph(network, "float32", description),
-        "network.npz": network_to_bytes(network),
+        "model.float32.elm": native_step_file(network, "float32", description),
         "golden.npz": Golden(xs, outputs.astype(np.float32), starts).to_bytes(),
     }
     tflite = File.of("model.float32.tflite", files["model.float32.tflite"])
@@ -94,7 +94,7 @@ def parts(network, weights, xs) -> tuple[Manifest, dict[str, bytes]]:
                 min_snr_db=100.0,
             ),
         ),
-        File.of("network.npz", files["network.npz"]),
+        File.of("model.float32.elm", files["model.float32.elm"]),
         File.of("golden.npz", files["golden.npz"]),
     )
     return manifest, files

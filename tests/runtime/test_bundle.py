@@ -94,9 +94,9 @@ def test_paths_that_leave_the_bundle(edited, name, folder):
 def test_a_link_that_leaves_the_folder(parts, tmp_path):
     folder, secret = tmp_path / "linked", tmp_path / "secret"
     write_bundle(folder, *parts)
-    secret.write_bytes((folder / "network.npz").read_bytes())
-    (folder / "network.npz").unlink()
-    (folder / "network.npz").symlink_to(secret)
+    secret.write_bytes((folder / "model.float32.elm").read_bytes())
+    (folder / "model.float32.elm").unlink()
+    (folder / "model.float32.elm").symlink_to(secret)
     with pytest.raises(BundleError, match="outside the bundle"):
         load(folder, "numpy")
 
@@ -104,12 +104,12 @@ def test_a_link_that_leaves_the_folder(parts, tmp_path):
 def test_a_zip_bomb_is_not_unpacked(parts, tmp_path):
     manifest, files = parts
     bomb = bytes(200 * 2**20)
-    manifest = replace(manifest, network=File.of("network.npz", bomb))
+    manifest = replace(manifest, network=File.of("model.float32.elm", bomb))
     path = tmp_path / "bomb.edge"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("manifest.json", manifest.to_bytes(), zipfile.ZIP_STORED)
         for name, data in files.items():
-            archive.writestr(name, bomb if name == "network.npz" else data)
+            archive.writestr(name, bomb if name == "model.float32.elm" else data)
     assert path.stat().st_size < 2**20
     with pytest.raises(BundleError, match="compressed"):
         load(path, "numpy")
@@ -156,7 +156,7 @@ def test_widths_that_contradict_the_artifact(edited):
 
 def test_two_files_of_one_name(bundle):
     with zipfile.ZipFile(bundle, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
-        archive.writestr("network.npz", b"other")
+        archive.writestr("model.float32.elm", b"other")
     with pytest.raises(BundleError, match="2 files called"):
         load(bundle, "numpy")
 

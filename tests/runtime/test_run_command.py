@@ -210,9 +210,13 @@ def test_a_state_file_of_another_model_is_left_alone(bundle, xs, tmp_path):
 def test_verify_and_inspect(bundle):
     done = call("verify", bundle)
     assert done.returncode == 0
-    assert [line.split()[-1] for line in done.stdout.splitlines()[2:]] == ["ok", "ok"]
+    assert [line.split()[-1] for line in done.stdout.splitlines()[2:]] == ["ok", "ok", "ok"]
     checks = json.loads(call("verify", bundle, "--json").stdout)["checks"]
-    assert [(c["backend"], c["passed"]) for c in checks] == [("tflite", True), ("numpy", True)]
+    assert [(c["backend"], c["passed"]) for c in checks] == [
+        ("tflite", True),
+        ("native", True),
+        ("numpy", True),
+    ]
     assert "LSTM 3 → 5" in call("inspect", bundle).stdout
     shown = json.loads(call("inspect", bundle, "--json").stdout)
     assert shown["states"] == ["lstm_h", "lstm_c"]

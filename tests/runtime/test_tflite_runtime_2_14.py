@@ -67,7 +67,7 @@ def test_every_model_in_every_precision(name, tmp_path):
     done = call("-m", "edgelstm.runtime.cli", "verify", bundle.path, "--json")
     assert done.returncode == 0, done.stderr + done.stdout
     checks = {(c["artifact"], c["backend"]): c for c in json.loads(done.stdout)["checks"]}
-    assert {artifact for artifact, _ in checks} == {a.label for a in bundle.manifest.artifacts} | {"network float32"}
+    assert {artifact for artifact, _ in checks} == {a.label for a in bundle.manifest.artifacts} | {"native float32"}
     assert all(check["passed"] for check in checks.values())
 
 

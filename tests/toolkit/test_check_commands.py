@@ -13,7 +13,7 @@ from edgelstm.runtime import BackendUnavailableError, load
 
 from tests.toolkit.conftest import FEATURES, OUTPUTS, call
 
-ARTIFACTS = 9
+ARTIFACTS = 12
 
 
 # ---- verify ----
@@ -23,7 +23,7 @@ def test_golden_vectors_of_every_artifact(bundle):
     done = call("verify", bundle)
     assert done.status == 0
     rows = done.out.splitlines()[2:]
-    assert len(rows) == ARTIFACTS + 1  # and the network itself
+    assert len(rows) == ARTIFACTS + 3  # NumPy runs the three native files too
     assert all(row.endswith("ok") for row in rows)
     checks = json.loads(call("verify", bundle, "--json").out)["checks"]
     assert all(
@@ -59,7 +59,7 @@ def test_against_another_model_fails(bundle, keras_file, tmp_path):
     model.save(tmp_path / "other.keras")
     done = call("verify", bundle, "--against", tmp_path / "other.keras", "--precision", "float32")
     assert done.status == 1
-    assert done.out.count("FAILED") == 3
+    assert done.out.count("FAILED") == 4
     narrow = keras.Sequential([keras.Input((None, FEATURES + 1)), keras.layers.LSTM(4)])
     narrow.save(tmp_path / "narrow.keras")
     done = call("verify", bundle, "--against", tmp_path / "narrow.keras")
@@ -135,7 +135,7 @@ def test_inspect_what_is_not_there(tmp_path):
 def test_bench_measures_every_artifact_beside_the_bare_call(bundle):
     shown = json.loads(call("bench", bundle, "--steps", 400, "--no-start", "--json").out)
     rows = {(m["artifact"], m["backend"]): m for m in shown["artifacts"]}
-    assert len(rows) == ARTIFACTS  # eight step graphs and the network
+    assert len(rows) == ARTIFACTS - 1 + 3  # no sequence graph, and NumPy on the three native files
     for row in rows.values():
         assert 0 < row["bare_p50"] <= row["step_p99"]
         assert row["step_p50"] <= row["step_p99"]
@@ -149,7 +149,7 @@ def test_bench_measures_every_artifact_beside_the_bare_call(bundle):
 def test_bench_measures_the_start(bundle):
     done = call("bench", bundle, "--steps", 200, "--backend", "numpy")
     assert done.status == 0
-    for words in ("network float32", "p50", "p99", "import"):
+    for words in ("native float32", "p50", "p99", "import"):
         assert words in done.out
 
 
@@ -225,7 +225,7 @@ def test_with_numpy_alone_on_the_command_line(bundle, recorded):
     done = run(bundle, recorded)
     assert done.returncode == 0
     assert len(done.stdout.splitlines()) == 601
-    done = run(bundle, recorded, "--precision", "int8")
+    done = run(bundle, recorded, "--precision", "dynamic")
     assert done.returncode == 2
     assert 'pip install "edgelstm[tflite]"' in done.stderr
     assert "Traceback" not in done.stderr

@@ -20,6 +20,7 @@ from tests.toolkit.test_train import config, run, series_csv  # noqa: F401
 EVERYTHING = {
     *("tflite float32", "tflite float16", "tflite dynamic", "tflite int8", "tflite int16x8"),
     *("onnx float32", "onnx float16", "onnx dynamic", "tflite float32 (sequence)"),
+    *("native float32", "native float16", "native int8"),
 }
 
 
@@ -55,7 +56,7 @@ def test_a_folder_and_the_default_place(keras_file, tmp_path):
     assert Bundle.open(tmp_path / "mine.edge").manifest.name == "mine"
     assert call("export", copy, "--format", "onnx", "-o", tmp_path / "folder").status == 0
     assert {p.name for p in (tmp_path / "folder").iterdir()} == {
-        *("manifest.json", "model.float32.onnx", "network.npz", "golden.npz")
+        *("manifest.json", "model.float32.onnx", "model.float32.elm", "golden.npz")
     }
     x = np.ones(FEATURES, np.float32)
     first, second = (load(tmp_path / name).stream().step(x) for name in ("mine.edge", "folder"))
@@ -256,7 +257,7 @@ def test_a_run_folder_needs_no_further_arguments(run, tmp_path):  # noqa: F811
     done = call("export", folder, "--precision", "all")
     assert done.status == 0, done.err
     manifest = Bundle.open(folder / "model.edge").manifest
-    assert len(manifest.artifacts) == 8
+    assert len(manifest.artifacts) == 11
     assert (manifest.features, manifest.window) == (("a", "b"), 12)
     assert manifest.training["target"] == "a"
 

@@ -1,0 +1,142 @@
+"""The fleet: many streams of one model, stepped together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from .backends import Float32Array, Opened, Session, StreamGroup
+from .errors import InputError
+from .snapshot import Snapshot
+from .stream import first_not_finite, numbers
+
+
+class Fleet:
+    """Many streams of one model, from zero state. Owned by one thread at a time. Made by `Model.fleet()`.
+
+    Each row's answers are those that a stream of its own would give.
+    """
+
+    def __init__(self, opened: Opened, streams: int, fingerprint: bytes, name: str) -> None:
+        if streams < 1:
+            raise InputError(f"{name}: a fleet has at least 1 stream, not {streams}")
+        self._features, self._outputs = opened.features, opened.outputs
+        self._fingerprint = fingerprint
+        self._name = name
+        # A backend that cannot step streams together steps them one by one.
+        together = hasattr(opened, "group")
+        self._group: StreamGroup = cast(Any, opened).group(streams) if together else _OneByOne(opened, streams)
+        self._steps = np.zeros(streams, np.int64)
+
+    def __len__(self) -> int:
+        """Number of streams."""
+        return len(self._steps)
+
+    def step(
+        self, xs: npt.ArrayLike, indices: npt.ArrayLike | None = None, out: Float32Array | None = None
+    ) -> Float32Array:
+        """One timestep of every stream, or of some.
+
+        Args:
+            xs: (n, features), finite numbers: a row per stream.
+            indices: (n,), which streams take a timestep, each once; all, in order, by default.
+            out: where to write the answers, (n, outputs) float32, C-contiguous.
+
+        Returns:
+            (n, outputs) float32: `out`, or a new array.
+
+        Raises:
+            InputError: xs, indices or out do not fit, or a value is not finite; no stream was stepped.
+        """
+        rows = numbers(xs, self._name)
+        which = None if indices is None else self._indices(indices)
+        count = len(self) if which is None else len(which)
+        if rows.size == 0 and count == 0:
+            rows = rows.reshape(0, self._features)
+        if rows.shape != (count, self._features):
+            raise InputError(
+                f"{self._name}: {count} streams take an array of shape ({count}, {self._features}), not {rows.shape}"
+            )
+        if which is not None and len(np.unique(which)) != count:
+            raise InputError(f"{self._name}: a stream is named twice; each takes one timestep at a time")
+        if (bad := first_not_finite(rows)) is not None:
+            raise InputError(f"{self._name}: row {bad[0]}: {bad[1]}; no stream was stepped")
+        if out is None:
+            out = np.empty((count, self._outputs), np.float32)
+        elif out.shape != (count, self._outputs) or out.dtype != np.float32 or not out.flags.carray:
+            raise InputError(
+                f"{self._name}: out must be a writable, C-contiguous float32 array of shape ({count}, {self._outputs})"
+            )
+        self._group.step(rows, out, which)
+        self._steps[slice(None) if which is None else which] += 1
+        return out
+
+    def steps(self, index: int) -> int:
+        """Timesteps of a stream since the start or its last reset."""
+        return int(self._steps[self._indices([index])[0]])
+
+    def reset(self, indices: npt.ArrayLike | None = None) -> None:
+        """Some streams, or all, back to zero state.
+
+        Raises:
+            InputError: there is no such stream; none was reset.
+        """
+        for index in range(len(self)) if indices is None else self._indices(indices).tolist():
+            self._group.reset(index)
+            self._steps[index] = 0
+
+    def snapshot(self, index: int) -> bytes:
+        """One stream's state, to be restored into a fleet or a stream of the same artifact."""
+        at = int(self._indices([index])[0])
+        return Snapshot(None, int(self._steps[at]), [], self._group.states(at)).to_bytes(self._fingerprint)
+
+    def restore(self, index: int, snapshot: bytes) -> None:
+        """Continue one stream from a snapshot of a fleet's stream, or of a stream without a window.
+
+        Raises:
+            InputError: there is no such stream, or the snapshot does not fit; every state is as it was.
+        """
+        at = int(self._indices([index])[0])
+        templates = self._group.states(at)
+        given = Snapshot.from_bytes(snapshot, self._fingerprint, self._name, None, self._features, templates)
+        self._group.restore(at, given.states)
+        self._steps[at] = given.steps
+
+    def _indices(self, indices: npt.ArrayLike) -> npt.NDArray[np.uintp]:
+        given = np.asarray(indices)
+        if given.ndim != 1 or (given.dtype.kind not in "iu" and given.size):
+            raise InputError(f"{self._name}: streams are named by a list of whole numbers")
+        if given.size and (given.min() < 0 or given.max() >= len(self)):
+            raise InputError(f"{self._name}: there are streams 0 to {len(self) - 1}, no other")
+        return np.ascontiguousarray(given.astype(np.uintp))
+
+
+class _OneByOne:
+    """A group of sessions on a backend that cannot step them together."""
+
+    def __init__(self, opened: Opened, streams: int) -> None:
+        self._sessions: list[Session] = [opened.session() for _ in range(streams)]
+
+    def step(self, xs: Float32Array, ys: Float32Array, indices: npt.NDArray[np.uintp] | None) -> None:
+        """One timestep of each."""
+        which = range(len(self._sessions)) if indices is None else indices.tolist()
+        for x, y, index in zip(xs, ys, which, strict=True):
+            session = self._sessions[index]
+            session.x[...] = x
+            session.advance()
+            y[...] = session.y
+
+    def reset(self, index: int) -> None:
+        """One stream back to zero state."""
+        self._sessions[index].reset()
+
+    def states(self, index: int) -> list[npt.NDArray[Any]]:
+        """Copies of one stream's states."""
+        return self._sessions[index].states()
+
+    def restore(self, index: int, states: Sequence[npt.NDArray[Any]]) -> None:
+        """Take over states as `states` gave them."""
+        self._sessions[index].restore(states)
