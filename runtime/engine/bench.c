@@ -23,30 +23,29 @@ static void *aligned(size_t size) {
     return memory;
 }
 
-/* The fastest plain sum that GCC's vectors give: eight sums side by side, as wide as the processor has them. */
+/* The fastest plain sum that GCC's vectors give: eight sums side by side, as wide as the processor has them. Every .elm
+ * file is whole cache lines, and so is the buffer. */
 typedef float sixteen __attribute__((vector_size(64), aligned(64)));
 #if defined(__x86_64__) && !defined(__clang__)
 __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #endif
 static float sum(const float *values, size_t n) {
-    sixteen sums[8] = {{0}};
-    const sixteen *at = (const sixteen *)(const void *)values;
-    float total = 0.0f;
-    size_t i = 0;
-    for (; i + 8 <= n / 16; i += 8) {
-        sums[0] += at[i];
-        sums[1] += at[i + 1];
-        sums[2] += at[i + 2];
-        sums[3] += at[i + 3];
-        sums[4] += at[i + 4];
-        sums[5] += at[i + 5];
-        sums[6] += at[i + 6];
-        sums[7] += at[i + 7];
+    const sixteen *at = (const sixteen *)(const void *)values, *const end = at + n / 16;
+    sixteen a = {0}, b = a, c = a, d = a, e = a, f = a, g = a, h = a;
+    for (; end - at >= 8; at += 8) {
+        a += at[0];
+        b += at[1];
+        c += at[2];
+        d += at[3];
+        e += at[4];
+        f += at[5];
+        g += at[6];
+        h += at[7];
     }
-    for (size_t j = i * 16; j < n; j++) total += values[j];
-    sums[0] += sums[1] + sums[2] + sums[3] + sums[4] + sums[5] + sums[6] + sums[7];
-    for (size_t j = 0; j < 16; j++) total += sums[0][j];
-    return total;
+    for (; at < end; at++) a += *at;
+    a = ((a + b) + (c + d)) + ((e + f) + (g + h));
+    return ((a[0] + a[1]) + (a[2] + a[3])) + ((a[4] + a[5]) + (a[6] + a[7])) + ((a[8] + a[9]) + (a[10] + a[11])) +
+           ((a[12] + a[13]) + (a[14] + a[15]));
 }
 
 static int by_value(const void *a, const void *b) {

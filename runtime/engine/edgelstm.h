@@ -107,8 +107,7 @@ int edgelstm_fleet_step(const edgelstm_model *model, edgelstm_state *state, cons
 
 /* Save a stream into so many bytes, and continue from them, in the same model (by its checksum) on any machine. */
 size_t edgelstm_snapshot_size(const edgelstm_model *model);
-int edgelstm_snapshot(const edgelstm_model *model, const edgelstm_state *state, size_t stream, void *snapshot,
-                      size_t size);
+int edgelstm_snapshot(const edgelstm_model *model, edgelstm_state *state, size_t stream, void *snapshot, size_t size);
 int edgelstm_restore(const edgelstm_model *model, edgelstm_state *state, size_t stream, const void *snapshot,
                      size_t size);
 

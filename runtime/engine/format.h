@@ -43,6 +43,7 @@ typedef struct elm_layer {
  * units, the last of 16 or 8; a block has its biases, in int8 its scales for a and for b, and then its weights. */
 typedef struct matrix {
     const unsigned char *data;
+    size_t block; /* Bytes of a block of 16 units. */
     uint32_t gates, units, a, b, precision;
 } matrix;
 

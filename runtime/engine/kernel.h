@@ -4,6 +4,10 @@
 
 #include "format.h"
 
+#if defined(__FAST_MATH__) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__)
+#error "compile without -ffast-math and -ffinite-math-only: they remove the checks for NaN and infinity"
+#endif
+
 /* A build for a small device may leave out what its models do not need: EDGELSTM_PORTABLE all kernels but the portable
  * one, EDGELSTM_NO_FLOAT32, EDGELSTM_NO_FLOAT16 and EDGELSTM_NO_INT8 the kernels' parts for a precision. Models that need
  * what was left out are refused. */
@@ -54,8 +58,7 @@ typedef struct kernel {
     void (*tanh)(float *x, size_t n);
     /* h = z · h_last + (1 - z) · candidate */
     void (*gru)(size_t n, const float *z, const float *candidate, const float *last, float *h);
-    /* 0 · x summed: NaN if any is not finite. */
-    float (*probe)(const float *x, size_t n);
+    int (*is_finite)(const float *x, size_t n);
 } kernel;
 
 extern const kernel edgelstm_kernel_portable;

@@ -15,7 +15,7 @@
 #define SINGLE 2
 #define FLEET 3
 #define FLEET_VECTORS 1
-#define BLOCKS_AT_ONCE 1
+#define DELAY(PRECISION) 0
 #define SMALL 0
 #define KERNEL edgelstm_kernel_avx2
 #define KERNEL_NAME "avx2"
@@ -33,6 +33,7 @@ static INLINE V v_fma(V a, V b, V c) { return _mm256_fmadd_ps(a, b, c); }
 static INLINE V v_min(V limit, V x) { return _mm256_min_ps(limit, x); }
 static INLINE V v_max(V limit, V x) { return _mm256_max_ps(limit, x); }
 static INLINE V v_round(V x) { return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+static INLINE int v_any_nan(V x) { return _mm256_movemask_ps(_mm256_cmp_ps(x, x, _CMP_UNORD_Q)); }
 static INLINE V v_pow2(V n, V p) {
     const __m256i exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
     return _mm256_mul_ps(p, _mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23)));
@@ -48,10 +49,9 @@ static void quantize_row(const float *x, uint32_t n, quantized *out) {
 /* Weights are widened to 16 bits and multiplied in pairs; every output has two partial sums until the end, which are
  * emptied before they could overflow: 256 pairs of 2 · 127 · 32512 each are below 2^31. */
 static INLINE void dot_int8(const unsigned char *w, unsigned lanes, unsigned gates, unsigned first, unsigned vectors,
-                            size_t block, const quantized *x, uint32_t inputs, const float *scales, V (*sum)[MAX_VECTORS]) {
+                            const quantized *x, uint32_t inputs, const float *scales, V (*sum)[MAX_VECTORS]) {
     const int16_t *q = (const int16_t *)x->q;
     const size_t row = (size_t)4 * lanes * gates;
-    (void)block; /* Blocks are taken one by one. */
     const V unit = v_set1(x->scale);
     UNROLL EACH(v, vectors) {
         const size_t lane = first + v * VW;

@@ -24,10 +24,9 @@ static INLINE int32x4_t pair_sums(int32x4_t a, int32x4_t b) {
 /* Four weights of one output are multiplied by the four inputs at once and each has a partial sum of its own, which is
  * emptied before it could overflow: 512 products of 127 · 32512 are below 2^31, and so are the sums of all four then. */
 static INLINE void dot_int8(const unsigned char *w, unsigned lanes, unsigned gates, unsigned first, unsigned vectors,
-                            size_t block, const quantized *x, uint32_t inputs, const float *scales, V (*sum)[MAX_VECTORS]) {
+                            const quantized *x, uint32_t inputs, const float *scales, V (*sum)[MAX_VECTORS]) {
     const int16_t *q = (const int16_t *)x->q;
     const size_t row = (size_t)4 * lanes * gates;
-    (void)block; /* Blocks are taken one by one. */
     UNROLL EACH(v, vectors) {
         const size_t lane = first + v * VW;
         UNROLL EACH(g, gates) {

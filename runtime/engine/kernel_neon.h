@@ -5,7 +5,7 @@
 #include "compiler.h"
 #include "quantize.h"
 #define FLEET_VECTORS 1
-#define BLOCKS_AT_ONCE 1
+#define DELAY(PRECISION) 0
 #define SMALL 0
 #if defined(__aarch64__)
 #define SINGLE 4
@@ -43,6 +43,11 @@ static INLINE V v_div(V a, V b) {
 }
 static INLINE V v_round(V x) { return vsubq_f32(vaddq_f32(x, vdupq_n_f32(ROUNDING)), vdupq_n_f32(ROUNDING)); }
 #endif
+static INLINE int v_any_nan(V x) {
+    const uint32x4_t numbers = vceqq_f32(x, x);
+    const uint32x2_t both = vand_u32(vget_low_u32(numbers), vget_high_u32(numbers));
+    return (vget_lane_u32(both, 0) & vget_lane_u32(both, 1)) == 0;
+}
 static INLINE V v_pow2(V n, V p) {
     const int32x4_t exponent = vaddq_s32(vcvtq_s32_f32(n), vdupq_n_s32(127));
     return vmulq_f32(p, vreinterpretq_f32_s32(vshlq_n_s32(exponent, 23)));

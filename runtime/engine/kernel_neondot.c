@@ -16,10 +16,9 @@ static void quantize_row(const float *x, uint32_t n, quantized *out) {
 }
 
 static INLINE void dot_int8(const unsigned char *w, unsigned lanes, unsigned gates, unsigned first, unsigned vectors,
-                            size_t block, const quantized *x, uint32_t inputs, const float *scales, V (*sum)[MAX_VECTORS]) {
+                            const quantized *x, uint32_t inputs, const float *scales, V (*sum)[MAX_VECTORS]) {
     const int8_t *high = (const int8_t *)x->q, *low = high + round_up(inputs, 32);
     const size_t row = (size_t)4 * lanes * gates;
-    (void)block; /* Blocks are taken one by one. */
     UNROLL EACH(v, vectors) {
         const size_t lane = first + v * VW;
         int32x4_t of_high[4], of_low[4];

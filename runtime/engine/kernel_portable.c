@@ -7,7 +7,7 @@
 #define SINGLE 1
 #define FLEET 1
 #define FLEET_VECTORS 1
-#define BLOCKS_AT_ONCE 1
+#define DELAY(PRECISION) 0
 #define SMALL 1
 #define KERNEL edgelstm_kernel_portable
 #define KERNEL_NAME "portable"
@@ -35,6 +35,10 @@ static INLINE V v_fma(V a, V b, V c) { EACH_LANE(a.f[j] * b.f[j] + c.f[j]) }
 static INLINE V v_min(V limit, V x) { EACH_LANE(x.f[j] > limit.f[j] ? limit.f[j] : x.f[j]) }
 static INLINE V v_max(V limit, V x) { EACH_LANE(x.f[j] < limit.f[j] ? limit.f[j] : x.f[j]) }
 static INLINE V v_round(V x) { EACH_LANE((x.f[j] + ROUNDING) - ROUNDING) }
+static INLINE int v_any_nan(V x) {
+    const float sum = (x.f[0] + x.f[1]) + (x.f[2] + x.f[3]);
+    return sum != sum;
+}
 static INLINE V v_pow2(V n, V p) {
     EACH_LANE(p.f[j] * bits_float((float_bits(n.f[j] + ROUNDING) - float_bits(ROUNDING) + 127u) << 23))
 }
@@ -52,10 +56,9 @@ static void quantize_row(const float *x, uint32_t n, quantized *out) {
 
 /* 512 products of 127 · 32512 are below 2^31. */
 static INLINE void dot_int8(const unsigned char *w, unsigned lanes, unsigned gates, unsigned first, unsigned vectors,
-                            size_t block, const quantized *x, uint32_t inputs, const float *scales, V (*sum)[MAX_VECTORS]) {
+                            const quantized *x, uint32_t inputs, const float *scales, V (*sum)[MAX_VECTORS]) {
     const int16_t *q = (const int16_t *)x->q;
     const size_t row = (size_t)4 * lanes * gates;
-    (void)block; /* Blocks are taken one by one. */
     (void)vectors; /* SINGLE is one. */
     for (uint32_t start = 0; start < inputs; start += 512) {
         const uint32_t stop = inputs - start > 512 ? start + 512 : inputs;

@@ -6,17 +6,17 @@
  *                  v_min(limit, x) and v_max(limit, x) give NaN where x is NaN
  *   v_half(p, lanes)  the same from 16-bit floats
  *   v_round(x), v_pow2(n, p)  to the nearest whole number; p · 2^n
+ *   v_any_nan(x)  whether any lane is NaN
  *   dot_int8(...)  sums += row scales · scale of the inputs · (inputs · weights), all in integers but the scaling
  *   quantize_row(x, n, q)  makes what dot_int8 reads
  *   SINGLE, FLEET, FLEET_VECTORS  vectors of a block that share registers for one stream; streams that do, and vectors
- *   BLOCKS_AT_ONCE  blocks of an LSTM that share registers for one stream
+ *   DELAY(precision)  whether a block's activations come behind the next block's sums
  *   SMALL  whether code shall be small: no copies of it for both widths of blocks
  *   KERNEL, KERNEL_NAME  the kernel to define
  *
  * The order of summation of an output is the same whatever the number of streams: bias, a, b. So a fleet's rows equal
  * single streams to the last bit.
  */
-
 
 static INLINE unsigned single_vectors(unsigned lanes) {
     const unsigned all = lanes < VW ? 1 : lanes / VW;
@@ -62,16 +62,26 @@ static INLINE V tanh_of(V x) {
     return v_div(e, v_add(e, v_set1(2.0f)));
 }
 
-/* An LSTM's next c and h from its four sums. With e = exp(-x) for the sigmoids and g = exp(2x) - 1 for tanh,
- * f·c + i·tanh = (c·(1 + ei)·(g + 2) + g·(1 + ef)) / ((1 + ef)·(1 + ei)·(g + 2)): one division in place of three. */
+/* An LSTM's next c from its sums, and what divides the next h. With e = exp(-x) for the sigmoids and g = exp(2x) - 1 for
+ * tanh, f·c + i·tanh = (c·(1 + ei)·(g + 2) + g·(1 + ef)) / ((1 + ef)·(1 + ei)·(g + 2)): one division in place of three. */
+static INLINE V lstm_c(V i, V f, V g, V o, V c, V *divisor) {
+    const V one = v_set1(1.0f), eg = tanh_expm1(g);
+    const V pi = v_add(one, sigmoid_exp(i)), pf = v_add(one, sigmoid_exp(f)), input = v_mul(pi, v_add(eg, v_set1(2.0f)));
+    *divisor = v_add(one, sigmoid_exp(o));
+    return v_div(v_fma(c, input, v_mul(eg, pf)), v_mul(pf, input));
+}
+
+/* Its next h, tanh(c) / divisor. */
+static INLINE V lstm_h(V c, V divisor) {
+    const V e = tanh_expm1(c);
+    return v_div(e, v_mul(divisor, v_add(e, v_set1(2.0f))));
+}
+
 static INLINE void lstm_cell(V i, V f, V g, V o, float *c_at, float *h_at, unsigned lanes) {
-    const V one = v_set1(1.0f), two = v_set1(2.0f);
-    const V pi = v_add(one, sigmoid_exp(i)), pf = v_add(one, sigmoid_exp(f)), po = v_add(one, sigmoid_exp(o));
-    const V eg = tanh_expm1(g), input = v_mul(pi, v_add(eg, two));
-    const V c = v_div(v_fma(v_load(c_at, lanes), input, v_mul(eg, pf)), v_mul(pf, input));
-    const V ec = tanh_expm1(c), h = v_div(ec, v_mul(po, v_add(ec, two)));
+    V divisor;
+    const V c = lstm_c(i, f, g, o, v_load(c_at, lanes), &divisor);
     v_store(c_at, c, lanes);
-    v_store(h_at, h, lanes);
+    v_store(h_at, lstm_h(c, divisor), lanes);
 }
 
 /* ---- Products ---- */
@@ -84,33 +94,28 @@ typedef struct sums {
  * as it takes where few gates give little else to do. */
 static INLINE unsigned chains_of(unsigned gates) { return SMALL ? 1 : gates == 1 ? 4 : gates == 2 ? 2 : 1; }
 
-/* Where vector v lies behind vector 0, in bytes: `each` apart, or in as many whole blocks, where these are given. */
-static INLINE size_t behind(unsigned v, size_t each, size_t block) { return v * (block ? block : each * VW); }
-
-/* sums += rows · weights. `lanes` is the block's width, of which `vectors` from lane `first` on are computed; or, with
- * the size of a block, the first vectors of so many blocks. */
+/* sums += rows · weights, of `vectors` of a block of `lanes` from lane `first` on. */
 static INLINE void dot_float(const unsigned char *w, int half, unsigned lanes, unsigned gates, unsigned first,
-                             unsigned vectors, size_t block, unsigned streams, const float *const *x, uint32_t inputs,
-                             sums *s) {
+                             unsigned vectors, unsigned streams, const float *const *x, uint32_t inputs, sums *s) {
     const size_t row = (size_t)lanes * gates;
     const unsigned chains = chains_of(gates);
     sums other[3];
     uint32_t k = 0;
+#ifdef DOT_HALF
+    if (half && streams == 1 && chains == 1) {
+        DOT_HALF((const uint16_t *)(const void *)w, lanes, gates, x[0], inputs, s->of[0]);
+        return;
+    }
+#endif
 #define ONE_ROW(K, TO)                                                                                               \
     {                                                                                                                \
-        V weights[4][MAX_VECTORS];                                                                                   \
+        V values[FLEET];                                                                                             \
+        UNROLL EACH(n, streams) values[n] = v_set1(x[n][K]);                                                         \
         UNROLL EACH(g, gates) {                                                                                      \
             UNROLL EACH(v, vectors) {                                                                                \
-                const unsigned char *at =                                                                            \
-                    w + ((size_t)(K) * row + g * lanes + first) * (half ? 2 : 4) + behind(v, half ? 2 : 4, block);   \
-                weights[g][v] = half ? v_half((const uint16_t *)(const void *)at, lanes)                             \
-                                     : v_load((const float *)(const void *)at, lanes);                               \
-            }                                                                                                        \
-        }                                                                                                            \
-        UNROLL EACH(n, streams) {                                                                                    \
-            const V value = v_set1(x[n][K]);                                                                         \
-            UNROLL EACH(g, gates) {                                                                                  \
-                UNROLL EACH(v, vectors)(TO)->of[n][g][v] = v_fma(value, weights[g][v], (TO)->of[n][g][v]);           \
+                const void *at = w + ((size_t)(K) * row + g * lanes + first + v * VW) * (half ? 2 : 4);              \
+                const V weights = half ? v_half((const uint16_t *)at, lanes) : v_load((const float *)at, lanes);     \
+                UNROLL EACH(n, streams)(TO)->of[n][g][v] = v_fma(values[n], weights, (TO)->of[n][g][v]);             \
             }                                                                                                        \
         }                                                                                                            \
     }
@@ -140,43 +145,49 @@ static INLINE void dot_float(const unsigned char *w, int half, unsigned lanes, u
     }
 }
 
-/* The sums of a block, `vectors` of it from lane `first` on, for `streams` streams from `n` on; or of several blocks,
- * as above. */
-static INLINE void block_sums(const matrix *m, const unsigned char *block, unsigned precision, unsigned lanes,
-                              unsigned gates, unsigned first, unsigned vectors, size_t apart, unsigned streams,
-                              uint32_t n, const rows *a, const rows *b, sums *s) {
+/* What is of an input row in a block's sums. */
+enum { STATE_PART, INPUT_PART };
+
+/* sums += part of a block, `vectors` of it from lane `first` on, for `streams` streams from `n` on; `bias` starts it. */
+static INLINE void add_part(const matrix *m, const unsigned char *block, int part, unsigned precision, unsigned lanes,
+                            unsigned gates, unsigned first, unsigned vectors, unsigned streams, uint32_t n,
+                            const rows *x, sums *s) {
     const float *bias = (const float *)(const void *)block;
     const size_t row = (size_t)lanes * gates;
-    UNROLL EACH(i, streams) {
-        UNROLL EACH(g, gates) {
-            UNROLL EACH(v, vectors)
-            s->of[i][g][v] = v_load(bias + g * lanes + first + behind(v, 4, apart) / 4, lanes);
+    const uint32_t inputs = part == STATE_PART ? m->a : m->b;
+    if (part == STATE_PART) {
+        UNROLL EACH(i, streams) {
+            UNROLL EACH(g, gates) {
+                UNROLL EACH(v, vectors) s->of[i][g][v] = v_load(bias + g * lanes + first + v * VW, lanes);
+            }
         }
     }
+    if (inputs == 0) return;
     if (precision == ELM_INT8) {
-        const unsigned char *w = block + 12 * row;
-        UNROLL EACH(i, streams) {
-            if (m->a) dot_int8(w, lanes, gates, first, vectors, apart, &a->q[n + i], m->a, bias + row, s->of[i]);
-            if (m->b)
-                dot_int8(w + row * round_up(m->a, 4), lanes, gates, first, vectors, apart, &b->q[n + i], m->b,
-                         bias + 2 * row, s->of[i]);
-        }
+        const unsigned char *w = block + 12 * row + (part == STATE_PART ? 0 : row * round_up(m->a, 4));
+        const float *scales = bias + (part == STATE_PART ? 1 : 2) * row;
+        UNROLL EACH(i, streams) dot_int8(w, lanes, gates, first, vectors, &x->q[n + i], inputs, scales, s->of[i]);
     } else {
         const int half = precision == ELM_FLOAT16;
-        const unsigned char *w = block + 4 * row;
-        if (m->a) dot_float(w, half, lanes, gates, first, vectors, apart, streams, a->row + n, m->a, s);
-        if (m->b)
-            dot_float(w + row * m->a * (half ? 2 : 4), half, lanes, gates, first, vectors, apart, streams, b->row + n,
-                      m->b, s);
+        const unsigned char *w = block + 4 * row + (part == STATE_PART ? 0 : row * m->a * (half ? 2 : 4));
+        dot_float(w, half, lanes, gates, first, vectors, streams, x->row + n, inputs, s);
     }
 }
 
+/* The whole sums of a block. */
+static INLINE void block_sums(const matrix *m, const unsigned char *block, unsigned precision, unsigned lanes,
+                              unsigned gates, unsigned first, unsigned vectors, unsigned streams, uint32_t n,
+                              const rows *a, const rows *b, sums *s) {
+    add_part(m, block, STATE_PART, precision, lanes, gates, first, vectors, streams, n, a, s);
+    add_part(m, block, INPUT_PART, precision, lanes, gates, first, vectors, streams, n, b, s);
+}
+
 /* One block for all streams: FLEET at a time, and the rest one by one. */
-#define FOR_STREAMS(STREAMS, VECTORS, APART, BODY)                                                                          \
+#define FOR_STREAMS(STREAMS, VECTORS, BODY)                                                                          \
     for (; i + (STREAMS) <= n; i += (STREAMS)) {                                                                     \
-        for (unsigned first = 0; first < ((APART) ? 1 : lanes); first += (VECTORS) * VW) {                           \
+        for (unsigned first = 0; first < lanes; first += (VECTORS) * VW) {                                           \
             sums s;                                                                                                  \
-            block_sums(m, block, precision, lanes, gates, first, (VECTORS), (APART), (STREAMS), i, a, b, &s);                \
+            block_sums(m, block, precision, lanes, gates, first, (VECTORS), (STREAMS), i, a, b, &s);                 \
             UNROLL EACH(j, (STREAMS)) {                                                                              \
                 UNROLL EACH(v, (VECTORS)) {                                                                          \
                     const size_t at = unit + first + v * VW;                                                         \
@@ -193,8 +204,8 @@ static INLINE void product_block(const matrix *m, const unsigned char *block, un
                                  float *const *out, size_t stride) {
     uint32_t i = 0;
 #define STORE UNROLL EACH(g, gates) v_store(*to + g * stride + at, of[g][v], lanes);
-    if (precision != ELM_INT8 && FLEET > 1) FOR_STREAMS(FLEET, FLEET_VECTORS, 0, STORE)
-    FOR_STREAMS(1, single_vectors(lanes), 0, STORE)
+    if (precision != ELM_INT8 && FLEET > 1) FOR_STREAMS(FLEET, FLEET_VECTORS, STORE)
+    FOR_STREAMS(1, single_vectors(lanes), STORE)
 #undef STORE
 }
 
@@ -204,21 +215,10 @@ static INLINE void lstm_block(const matrix *m, const unsigned char *block, unsig
     const unsigned gates = 4;
     uint32_t i = 0;
 #define CELL lstm_cell(of[0][v], of[1][v], of[2][v], of[3][v], c[i + j] + at, *to + at, lanes);
-    if (precision != ELM_INT8 && FLEET > 1) FOR_STREAMS(FLEET, FLEET_VECTORS, 0, CELL)
-    FOR_STREAMS(1, single_vectors(lanes), 0, CELL)
-}
-
-#if BLOCKS_AT_ONCE > 1
-/* Several blocks of one stream: their chains of additions and their activations need not wait for each other. */
-static INLINE void lstm_blocks(const matrix *m, const unsigned char *block, unsigned precision, uint32_t unit,
-                               const rows *a, const rows *b, float *const *c, float *const *out) {
-    const unsigned gates = 4, lanes = 16;
-    const uint32_t n = 1;
-    uint32_t i = 0;
-    FOR_STREAMS(1, BLOCKS_AT_ONCE, (size_t)block_size(m, 16), CELL)
-}
-#endif
+    if (precision != ELM_INT8 && FLEET > 1) FOR_STREAMS(FLEET, FLEET_VECTORS, CELL)
+    FOR_STREAMS(1, single_vectors(lanes), CELL)
 #undef CELL
+}
 
 static INLINE void product_matrix(const matrix *m, unsigned precision, unsigned gates, uint32_t n, const rows *a,
                                   const rows *b, float *const *z, size_t stride) {
@@ -228,11 +228,61 @@ static INLINE void product_matrix(const matrix *m, unsigned precision, unsigned 
     for (; unit < m->units; block += block_size(m, block_lanes(m->units, unit)), unit += 16)
         product_block(m, block, precision, block_lanes(m->units, unit), gates, unit, n, a, b, z, stride);
 #else
-    for (; unit + 8 < m->units; unit += 16, block += block_size(m, 16))
+    for (; unit + 8 < m->units; unit += 16, block += m->block)
         product_block(m, block, precision, 16, gates, unit, n, a, b, z, stride);
     if (unit < m->units) product_block(m, block, precision, 8, gates, unit, n, a, b, z, stride);
 #endif
 }
+
+#if SINGLE * VW >= 16
+#define TO_C(UNIT, LANES)                                                                                            \
+    UNROLL EACH(v, single_vectors(LANES)) {                                                                          \
+        state[v] = v_load(c + (UNIT) + v * VW, LANES);                                                               \
+        state[v] = lstm_c(z[0][v], z[1][v], z[2][v], z[3][v], state[v], &divisor[v]);                                \
+        v_store(c + (UNIT) + v * VW, state[v], LANES);                                                               \
+    }
+#define TO_H(UNIT, LANES)                                                                                            \
+    UNROLL EACH(v, single_vectors(LANES)) v_store(h + (UNIT) + v * VW, lstm_h(state[v], divisor[v]), LANES);
+#define SUMS(LANES)                                                                                                  \
+    sums s;                                                                                                          \
+    add_part(m, block, STATE_PART, precision, LANES, 4, 0, single_vectors(LANES), 1, 0, a, &s);                      \
+    if (DELAY(precision) && unit) TO_C(unit - 16, 16)                                                                \
+    add_part(m, block, INPUT_PART, precision, LANES, 4, 0, single_vectors(LANES), 1, 0, b, &s);                      \
+    if (DELAY(precision) && unit) TO_H(unit - 16, 16)                                                                \
+    UNROLL EACH(g, 4) {                                                                                              \
+        UNROLL EACH(v, single_vectors(LANES)) z[g][v] = s.of[0][g][v];                                               \
+    }
+
+/* One stream. Activations right behind the sums that they need keep the processor from reading ahead; where reading is
+ * not what takes the time anyway, DELAY puts them between and behind the next block's sums. */
+static INLINE void lstm_single(const matrix *m, unsigned precision, const rows *a, const rows *b, float *c, float *h) {
+    const unsigned char *block = m->data;
+    V z[4][MAX_VECTORS], state[MAX_VECTORS], divisor[MAX_VECTORS];
+    uint32_t unit = 0;
+    UNROLL EACH(v, MAX_VECTORS) {
+        UNROLL EACH(g, 4) z[g][v] = v_set1(0.0f); /* Or compilers see them used unset. */
+        state[v] = divisor[v] = v_set1(0.0f);
+    }
+    for (; unit + 8 < m->units; unit += 16, block += m->block) {
+        SUMS(16)
+        if (!DELAY(precision)) {
+            TO_C(unit, 16)
+            TO_H(unit, 16)
+        }
+    }
+    if (unit < m->units) {
+        SUMS(8)
+        TO_C(unit, 8)
+        TO_H(unit, 8)
+    } else if (DELAY(precision)) {
+        TO_C(unit - 16, 16)
+        TO_H(unit - 16, 16)
+    }
+}
+#undef SUMS
+#undef TO_H
+#undef TO_C
+#endif
 
 static INLINE void lstm_matrix(const matrix *m, unsigned precision, uint32_t n, const rows *a, const rows *b,
                                float *const *c, float *const *h) {
@@ -242,12 +292,7 @@ static INLINE void lstm_matrix(const matrix *m, unsigned precision, uint32_t n, 
     for (; unit < m->units; block += block_size(m, block_lanes(m->units, unit)), unit += 16)
         lstm_block(m, block, precision, block_lanes(m->units, unit), unit, n, a, b, c, h);
 #else
-#if BLOCKS_AT_ONCE > 1
-    for (; n == 1 && unit + 16 * (BLOCKS_AT_ONCE - 1) + 8 < m->units;
-         unit += 16 * BLOCKS_AT_ONCE, block += BLOCKS_AT_ONCE * block_size(m, 16))
-        lstm_blocks(m, block, precision, unit, a, b, c, h);
-#endif
-    for (; unit + 8 < m->units; unit += 16, block += block_size(m, 16))
+    for (; unit + 8 < m->units; unit += 16, block += m->block)
         lstm_block(m, block, precision, 16, unit, n, a, b, c, h);
     if (unit < m->units) lstm_block(m, block, precision, 8, unit, n, a, b, c, h);
 #endif
@@ -273,7 +318,26 @@ static void product(const matrix *m, uint32_t n, const rows *a, const rows *b, f
     }
 }
 
+/* Functions of their own, so that compilers find registers for one loop at a time. */
+#if SINGLE * VW >= 16
+#define SINGLES(NAME, PRECISION)                                                                                     \
+    static NOINLINE void NAME(const matrix *m, const rows *a, const rows *b, float *c, float *h) {                   \
+        lstm_single(m, PRECISION, a, b, c, h);                                                                       \
+    }
+SINGLES(lstm_float32, ELM_FLOAT32)
+SINGLES(lstm_float16, ELM_FLOAT16)
+SINGLES(lstm_int8, ELM_INT8)
+#endif
+
 static void lstm(const matrix *m, uint32_t n, const rows *a, const rows *b, float *const *c, float *const *h) {
+#if SINGLE * VW >= 16
+    if (n == 1) {
+        if (m->precision == ELM_FLOAT32) lstm_float32(m, a, b, *c, *h);
+        else if (m->precision == ELM_FLOAT16) lstm_float16(m, a, b, *c, *h);
+        else lstm_int8(m, a, b, *c, *h);
+        return;
+    }
+#endif
     if (HAS_FLOAT32 && m->precision == ELM_FLOAT32) lstm_matrix(m, ELM_FLOAT32, n, a, b, c, h);
     if (HAS_FLOAT16 && m->precision == ELM_FLOAT16) lstm_matrix(m, ELM_FLOAT16, n, a, b, c, h);
     if (HAS_INT8 && m->precision == ELM_INT8) lstm_matrix(m, ELM_INT8, n, a, b, c, h);
@@ -296,19 +360,18 @@ static void gru_row(size_t n, const float *z, const float *candidate, const floa
     }
 }
 
-/* The caller's rows have not, so this reads no further than n. */
-static float probe_row(const float *x, size_t n) {
-    float sum = 0.0f;
+/* The caller's rows have not, so this reads no further than n. Zero times anything finite is zero. */
+static int is_finite_row(const float *x, size_t n) {
+    V total = v_set1(0.0f);
+    float rest = 0.0f;
     size_t i = 0;
-    if (n >= VW) {
-        V total = v_set1(0.0f);
-        float each[VW];
-        for (; i + VW <= n; i += VW) total = v_fma(v_set1(0.0f), v_load(x + i, 16), total);
-        v_store(each, total, 16);
-        for (unsigned j = 0; j < VW; j++) sum += each[j];
-    }
-    for (; i < n; i++) sum += 0.0f * x[i];
-    return sum;
+    for (; i + VW <= n; i += VW) total = v_fma(v_set1(0.0f), v_load(x + i, 16), total);
+#if VW == 16
+    if (i < n) total = v_fma(v_set1(0.0f), v_load(x + i, (unsigned)(n - i)), total);
+#else
+    for (; i < n; i++) rest += 0.0f * x[i];
+#endif
+    return !v_any_nan(total) && rest == 0.0f;
 }
 
-const kernel KERNEL = {KERNEL_NAME, product, lstm, quantize_row, sigmoid_row, tanh_row, gru_row, probe_row};
+const kernel KERNEL = {KERNEL_NAME, product, lstm, quantize_row, sigmoid_row, tanh_row, gru_row, is_finite_row};

@@ -18,6 +18,7 @@ static inline uint64_t state_floats(const elm_layer *layer) {
 /* The matrices of a layer, 0 to 2 of them, in the order in which they lie in its section. */
 static inline unsigned matrices_of(const elm_layer *layer, const unsigned char *section, matrix *m) {
     const uint32_t gates = layer->kind == ELM_LSTM ? 4 : layer->kind == ELM_GRU ? 3 : 1;
+    unsigned count = 1;
     m[0].data = section;
     m[0].gates = gates;
     m[0].units = layer->units;
@@ -28,18 +29,21 @@ static inline unsigned matrices_of(const elm_layer *layer, const unsigned char *
     switch (layer->kind) {
         case ELM_LSTM:
         case ELM_SIMPLE_RNN:
-        case ELM_DENSE: return 1;
+        case ELM_DENSE: break;
         case ELM_GRU: /* The candidate's parts from h and from x are needed apart. */
             m[0].b = 0;
             m[1].a = 0;
+            count = 2;
             break;
         case ELM_GRU_RESET_BEFORE: /* The gates z and r first; the candidate takes r · h. */
             m[0].gates = 2;
+            count = 2;
             break;
         default: return 0;
     }
-    m[1].data = section + matrix_size(&m[0]);
-    return 2;
+    for (unsigned i = 0; i < count; i++) m[i].block = (size_t)block_size(&m[i], 16);
+    if (count == 2) m[1].data = section + matrix_size(&m[0]);
+    return count;
 }
 
 #endif

@@ -5,12 +5,37 @@
 
 #define SNAPSHOT_MAGIC 0x53534c45u /* "ELSS" */
 
+static uint64_t plan_size(const edgelstm_model *model) {
+    return (model->layers * sizeof(operation) + EDGELSTM_ALIGNMENT - 1) / EDGELSTM_ALIGNMENT * EDGELSTM_ALIGNMENT;
+}
+
 size_t edgelstm_state_size(const edgelstm_model *model, size_t streams) {
     if (model == NULL || model->kernel == NULL || streams == 0) return 0;
     const uint64_t tile = streams < TILE ? streams : TILE, each = sizeof(stream) + 4 * model->state_floats;
-    const uint64_t rest = 64 + tile * work_size(model);
+    const uint64_t rest = STATE_HEADER + plan_size(model) + tile * work_size(model);
     if (streams > ((uint64_t)SIZE_MAX - rest) / each) return 0;
     return (size_t)(rest + streams * each);
+}
+
+static void make_plan(const edgelstm_model *model, edgelstm_state *state) {
+    uint64_t floats = 0;
+    for (uint32_t i = 0; i < model->layers; i++) {
+        operation *o = &state->plan[i];
+        o->layer = layer_of(model, i);
+        o->vectors = (const float *)(const void *)(model->file + o->layer->offset);
+        o->floats = floats;
+        matrices_of(o->layer, model->file + o->layer->offset, o->m);
+        if (is_recurrent(o->layer)) floats += state_floats(o->layer);
+    }
+    state->file = model->file;
+}
+
+int edgelstm_adopt(const edgelstm_model *model, edgelstm_state *state) {
+    if (state->magic != STATE_MAGIC || state->checksum != model->checksum || state->operations != model->layers ||
+        state->stream_size != sizeof(stream) + 4 * model->state_floats || state->work_size != work_size(model))
+        return EDGELSTM_FOREIGN;
+    make_plan(model, state);
+    return EDGELSTM_OK;
 }
 
 int edgelstm_init(const edgelstm_model *model, void *memory, size_t size, size_t streams, edgelstm_state **state) {
@@ -25,11 +50,14 @@ int edgelstm_init(const edgelstm_model *model, void *memory, size_t size, size_t
     made->magic = STATE_MAGIC;
     made->checksum = model->checksum;
     made->tile = streams < TILE ? (uint32_t)streams : TILE;
-    made->digits = model->digits;
+    made->operations = model->layers;
     made->streams = streams;
     made->stream_size = sizeof(stream) + 4 * model->state_floats;
-    made->first = (unsigned char *)memory + 64;
+    made->work_size = work_size(model);
+    made->plan = (operation *)(void *)((unsigned char *)memory + STATE_HEADER);
+    made->first = (unsigned char *)memory + STATE_HEADER + plan_size(model);
     made->work = made->first + streams * made->stream_size;
+    make_plan(model, made);
     *state = made;
     return EDGELSTM_OK;
 }
@@ -68,8 +96,7 @@ static void copy_state(const edgelstm_model *model, stream *s, unsigned char *at
     }
 }
 
-int edgelstm_snapshot(const edgelstm_model *model, const edgelstm_state *state, size_t i, void *snapshot,
-                      size_t size) {
+int edgelstm_snapshot(const edgelstm_model *model, edgelstm_state *state, size_t i, void *snapshot, size_t size) {
     const int error = check_state(model, state);
     if (error) return error;
     if (snapshot == NULL) return EDGELSTM_NULL;

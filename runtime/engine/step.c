@@ -7,6 +7,7 @@
 /* The streams that go through the layers together, and their room to work in. */
 typedef struct tile {
     const edgelstm_model *model;
+    const edgelstm_state *state;
     const kernel *k;
     uint32_t n;
     int frozen; /* Masked timesteps: states stay as they are. */
@@ -15,10 +16,9 @@ typedef struct tile {
     rows a, b;
 } tile;
 
-static void place_work(tile *t, const edgelstm_state *state) {
-    const uint64_t each = work_size(t->model);
+static void place_work(tile *t) {
     for (uint32_t i = 0; i < t->n; i++) {
-        unsigned char *at = state->work + i * each;
+        unsigned char *at = t->state->work + i * t->state->work_size;
         t->spare[0][i] = (float *)(void *)at;
         t->spare[1][i] = t->spare[0][i] + t->model->row;
         t->gates[i] = t->spare[1][i] + t->model->row;
@@ -99,28 +99,27 @@ static void gru(tile *t, const elm_layer *layer, const matrix *m, float *const *
     for (uint32_t s = 0; s < t->n; s++) t->k->gru(n, t->gates[s], candidate[s], t->a.row[s], h[s]);
 }
 
-/* A layer with a state, at `floats` in every stream. Its answer is its new h. */
-static void recurrent(tile *t, const elm_layer *layer, const unsigned char *section, uint64_t floats) {
+/* A layer with a state. Its answer is its new h. */
+static void recurrent(tile *t, const operation *o) {
+    const elm_layer *layer = o->layer;
     const size_t row = round_up(layer->units, 16);
     float *h[TILE], *c[TILE];
-    matrix m[2];
-    matrices_of(layer, section, m);
     for (uint32_t i = 0; i < t->n; i++) {
-        float *kept = (float *)(void *)(t->streams[i] + 1) + floats;
+        float *kept = (float *)(void *)(t->streams[i] + 1) + o->floats;
         t->a.row[i] = kept + t->streams[i]->newest * row;
         h[i] = kept + (1 - t->streams[i]->newest) * row;
         c[i] = kept + 2 * row;
     }
     if (!t->frozen) {
-        quantize(t, m, &t->a, layer->units);
-        quantize(t, m, &t->b, layer->inputs);
+        quantize(t, o->m, &t->a, layer->units);
+        quantize(t, o->m, &t->b, layer->inputs);
         if (layer->kind == ELM_LSTM) {
-            lstm(t, layer, m, c, h);
+            lstm(t, layer, o->m, c, h);
         } else if (layer->kind == ELM_SIMPLE_RNN) {
-            t->k->product(m, t->n, &t->a, &t->b, h, row);
+            t->k->product(o->m, t->n, &t->a, &t->b, h, row);
             activate(t, &layer->activation, h, 0, layer->units);
         } else {
-            gru(t, layer, m, h);
+            gru(t, layer, o->m, h);
         }
     }
     for (uint32_t i = 0; i < t->n; i++) t->b.row[i] = t->frozen ? t->a.row[i] : h[i];
@@ -138,15 +137,14 @@ static void normalize(const elm_layer *layer, const float *gamma, const float *x
 }
 
 /* A layer without a state: from t->b to `out`, which is then the next layer's t->b. */
-static void stateless(tile *t, const elm_layer *layer, const unsigned char *section, float *const *out) {
-    const float *weights = (const float *)(const void *)section;
+static void stateless(tile *t, const operation *o, float *const *out) {
+    const elm_layer *layer = o->layer;
+    const float *weights = o->vectors;
     const size_t n = layer->units, row = round_up(layer->units, 16);
-    matrix m[2];
     switch (layer->kind) {
         case ELM_DENSE:
-            matrices_of(layer, section, m);
-            quantize(t, m, &t->b, layer->inputs);
-            t->k->product(m, t->n, &t->a, &t->b, out, row);
+            quantize(t, o->m, &t->b, layer->inputs);
+            t->k->product(o->m, t->n, &t->a, &t->b, out, row);
             break;
         case ELM_AFFINE: /* center, scale, offset */
             for (uint32_t i = 0; i < t->n; i++) {
@@ -174,17 +172,13 @@ static void stateless(tile *t, const elm_layer *layer, const unsigned char *sect
 
 /* All layers, from the inputs in t->b to the outputs in it. */
 static void forward(tile *t) {
-    const uint32_t layers = t->model->layers;
-    uint64_t floats = 0;
+    const operation *const end = t->state->plan + t->state->operations;
     unsigned turn = 0;
-    for (uint32_t i = 0; i < layers; i++) {
-        const elm_layer *layer = layer_of(t->model, i);
-        const unsigned char *section = t->model->file + layer->offset;
-        if (is_recurrent(layer)) {
-            recurrent(t, layer, section, floats);
-            floats += state_floats(layer);
+    for (const operation *o = t->state->plan; o < end; o++) {
+        if (is_recurrent(o->layer)) {
+            recurrent(t, o);
         } else {
-            stateless(t, layer, section, t->spare[turn]);
+            stateless(t, o, t->spare[turn]);
             turn ^= 1;
         }
     }
@@ -214,12 +208,13 @@ int edgelstm_step(const edgelstm_model *model, edgelstm_state *state, const floa
     if (error) return error;
     if (x == NULL || y == NULL) return EDGELSTM_NULL;
     t.k = (const kernel *)model->kernel;
-    if (t.k->probe(x, model->features) != 0.0f) return EDGELSTM_NOT_FINITE;
+    if (!t.k->is_finite(x, model->features)) return EDGELSTM_NOT_FINITE;
     t.model = model;
+    t.state = state;
     t.n = 1;
     t.frozen = is_masked(model, x);
     t.streams[0] = stream_of(state, 0);
-    place_work(&t, state);
+    place_work(&t);
     t.b.row[0] = input_of(&t, 0, x);
     forward(&t);
     memcpy(y, t.b.row[0], 4 * (size_t)model->outputs);
@@ -233,7 +228,7 @@ int edgelstm_run(const edgelstm_model *model, edgelstm_state *state, const float
     if (xs == NULL || ys == NULL) return EDGELSTM_NULL;
     const kernel *k = (const kernel *)model->kernel;
     for (size_t t = 0; t < timesteps; t++) {
-        if (k->probe(xs + t * model->features, model->features) != 0.0f) return EDGELSTM_NOT_FINITE;
+        if (!k->is_finite(xs + t * model->features, model->features)) return EDGELSTM_NOT_FINITE;
     }
     for (size_t t = 0; t < timesteps; t++) edgelstm_step(model, state, xs + t * model->features, ys + t * model->outputs);
     return EDGELSTM_OK;
@@ -263,9 +258,10 @@ int edgelstm_fleet_step(const edgelstm_model *model, edgelstm_state *state, cons
     error = check_streams(state, streams, count);
     if (error) return error;
     t.model = model;
+    t.state = state;
     t.k = (const kernel *)model->kernel;
     for (size_t i = 0; i < count; i++) {
-        if (t.k->probe(xs + i * model->features, model->features) != 0.0f) return EDGELSTM_NOT_FINITE;
+        if (!t.k->is_finite(xs + i * model->features, model->features)) return EDGELSTM_NOT_FINITE;
     }
     /* First the streams that go on, then those whose timestep is masked. */
     for (t.frozen = 0; t.frozen <= (model->masked ? 1 : 0); t.frozen++) {
@@ -274,7 +270,7 @@ int edgelstm_fleet_step(const edgelstm_model *model, edgelstm_state *state, cons
             for (t.n = 0; i < count && t.n < state->tile; i++) {
                 if (is_masked(model, xs + i * model->features) == t.frozen) rows_of[t.n++] = i;
             }
-            place_work(&t, state);
+            place_work(&t);
             for (uint32_t j = 0; j < t.n; j++) {
                 t.streams[j] = stream_of(state, streams == NULL ? rows_of[j] : streams[rows_of[j]]);
                 t.b.row[j] = input_of(&t, j, xs + rows_of[j] * model->features);
