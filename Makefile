@@ -6,7 +6,7 @@ LEGACY := .venv-tflite-runtime
 # What the extension module is built from: an editable install does not see that these have changed.
 ENGINE := setup.py $(wildcard runtime/*.c runtime/engine/*.[ch])
 
-.PHONY: demo test test-fast lint format clean
+.PHONY: demo test test-fast fuzz lint format clean
 
 demo: $(VENV)/.toolkit
 	$(BIN)/edgelstm demo
@@ -16,6 +16,10 @@ test: lint $(VENV)/.dev $(LEGACY)/.ready
 
 test-fast: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" -q
+
+# What make test does for 20 seconds.
+fuzz: $(VENV)/.dev
+	EDGELSTM_FUZZ_SECONDS=600 $(BIN)/python -m pytest tests/engine/test_fuzz.py -s
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

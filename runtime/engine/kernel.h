@@ -66,11 +66,13 @@ extern const kernel edgelstm_kernel_portable;
 #define EDGELSTM_X86 1
 extern const kernel edgelstm_kernel_avx2, edgelstm_kernel_avx512;
 #endif
-#if (defined(__aarch64__) || (defined(__arm__) && __ARM_ARCH >= 7 && __ARM_ARCH_PROFILE == 'A')) && \
+/* Clang's arm_neon.h offers only what the whole build is for, before version 16 also of single functions. */
+#if (defined(__aarch64__) || (defined(__arm__) && __ARM_ARCH >= 7 && __ARM_ARCH_PROFILE == 'A' && \
+                              (!defined(__clang__) || (defined(__ARM_NEON) && defined(__ARM_FEATURE_FMA))))) && \
     defined(__GNUC__) && !defined(EDGELSTM_PORTABLE)
 #define EDGELSTM_ARM 1
 extern const kernel edgelstm_kernel_neon;
-#if defined(__aarch64__)
+#if defined(__aarch64__) && (!defined(__clang__) || defined(__ARM_FEATURE_DOTPROD) || __clang_major__ >= 16)
 #define EDGELSTM_ARM_DOT 1
 extern const kernel edgelstm_kernel_neondot;
 #endif

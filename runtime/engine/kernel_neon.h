@@ -26,13 +26,18 @@ static INLINE V v_mul(V a, V b) { return vmulq_f32(a, b); }
 static INLINE V v_fma(V a, V b, V c) { return vfmaq_f32(c, a, b); }
 static INLINE V v_min(V limit, V x) { return vminq_f32(limit, x); }
 static INLINE V v_max(V limit, V x) { return vmaxq_f32(limit, x); }
+#if defined(__aarch64__)
 static INLINE V v_half(const uint16_t *p, unsigned lanes) {
     return (void)lanes, vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p)));
 }
-#if defined(__aarch64__)
 static INLINE V v_div(V a, V b) { return vdivq_f32(a, b); }
 static INLINE V v_round(V x) { return vrndnq_f32(x); }
 #else
+static INLINE V v_half(const uint16_t *p, unsigned lanes) {
+    V y; /* GCC has the intrinsic only under -mfp16-format=ieee, which is not this header's to ask for. */
+    __asm__("vcvt.f32.f16 %q0, %P1" : "=w"(y) : "w"(vld1_u16(p)));
+    return (void)lanes, y;
+}
 /* Two Newton steps for the inverse, and one for the quotient's own rounding. */
 static INLINE V v_div(V a, V b) {
     V inverse = vrecpeq_f32(b);

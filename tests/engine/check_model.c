@@ -1,6 +1,6 @@
-/* check_model MODEL.elm GOLDEN.bin LEAST_SNR_DB: on every kernel that this processor has, the answers are the expected
- * ones, and chunks, fleets, snapshots and refused inputs give what single steps give, to the last bit. Prints a line
- * for each kernel and returns 0, or says what differs and returns 1.
+/* check_model MODEL.elm GOLDEN.bin LEAST_SNR_DB [KERNEL …]: on these kernels, or on every one that this processor has,
+ * the answers are the expected ones, and chunks, fleets, snapshots and refused inputs give what single steps give, to
+ * the last bit. Prints a line for each kernel and returns 0, or says what differs and returns 1.
  *
  * GOLDEN.bin: uint32 timesteps, features, outputs; then inputs and expected outputs, float32, row by row. */
 #include <math.h>
@@ -124,7 +124,7 @@ int main(int count, char **arguments) {
     uint32_t shape[3];
     edgelstm_model model;
     int status = 0;
-    if (count != 4) return 2;
+    if (count < 4) return 2;
     const unsigned char *file = read_file(arguments[1], &size), *golden = read_file(arguments[2], &golden_size);
     memcpy(shape, golden, sizeof shape);
     float *xs = aligned(4 * (size_t)shape[0] * shape[1]), *want = aligned(4 * (size_t)shape[0] * shape[2]);
@@ -136,8 +136,12 @@ int main(int count, char **arguments) {
         return 1;
     }
     if (edgelstm_features(&model) != shape[1] || edgelstm_outputs(&model) != shape[2]) return 2;
-    for (size_t k = 0; k < sizeof kernels / sizeof kernels[0]; k++) {
-        if (edgelstm_use_kernel(&model, kernels[k])) continue;
+    const char *const *names = count > 4 ? (const char *const *)arguments + 4 : kernels;
+    const size_t named = count > 4 ? (size_t)count - 4 : sizeof kernels / sizeof kernels[0];
+    for (size_t k = 0; k < named; k++) {
+        const int missing = edgelstm_use_kernel(&model, names[k]);
+        if (missing && count > 4) status = failed(names[k], "its presence", 0);
+        if (missing) continue;
         status |= check(&model, xs, want, shape[0], atof(arguments[3]));
         ran++;
     }
