@@ -8,5 +8,6 @@ from ..runtime.network import Network
 from .calibration import read_sequences
 from .from_keras import read_keras
 from .pipeline import Result, Target, export, targets
+from .to_c import CProject, export_c
 
-__all__ = ["Network", "Result", "Target", "export", "read_keras", "read_sequences", "targets"]
+__all__ = ["CProject", "Network", "Result", "Target", "export", "export_c", "read_keras", "read_sequences", "targets"]

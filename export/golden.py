@@ -30,6 +30,11 @@ def carries_state(network: Network, calibration: npt.NDArray[np.float32] | None,
     return bool(np.isfinite(outputs).all() and outputs.max() <= GROWTH * max(outputs[:window].max(), 1e-6))
 
 
+def longest_sequence(network: Network, calibration: npt.NDArray[np.float32] | None, window: int | None) -> int | None:
+    """Timesteps that the state can be carried for; None where there is no end to it."""
+    return None if window is None or carries_state(network, calibration, window) else window
+
+
 def golden_vectors(network: Network, calibration: npt.NDArray[np.float32] | None, longest: int | None = None) -> Golden:
     """Golden vectors of a network that can be streamed.
 

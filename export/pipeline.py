@@ -25,7 +25,7 @@ from ..runtime.stream import Stream
 from ..runtime.tflite_metadata import METADATA_NAME
 from .calibration import Ranges, as_sequences, observe_ranges
 from .description import describe
-from .golden import carries_state, golden_vectors
+from .golden import golden_vectors, longest_sequence
 from .to_native import native_step_file
 from .to_tflite import INTEGER_PRECISIONS, tflite_sequence_graph, tflite_step_graph
 from .unstreamable import UnstreamableModel
@@ -189,7 +189,7 @@ def export(
             )
     data = None if calibration is None else as_sequences(calibration, network.features)
     window = window or network.window
-    longest = None if window is None or carries_state(network, data, window) else window
+    longest = longest_sequence(network, data, window)
     ranges: Ranges | None = None
     if integer := sorted({t.precision for t in wanted if t.calibrated}):
         if data is None:

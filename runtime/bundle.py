@@ -250,7 +250,7 @@ def write_bundle(path: str | os.PathLike[str], manifest: Manifest, files: Mappin
             with replacing(where) as temporary:
                 temporary.write_bytes(_zip(content))
         else:
-            _write_folder(where, content)
+            write_folder(where, content, MANIFEST)
     except OSError as error:
         raise BundleError(f"{where}: cannot be written ({error.strerror or error}); nothing was left there") from error
     return Bundle(where, manifest)
@@ -290,20 +290,28 @@ def _zip(content: Mapping[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
-def _write_folder(where: Path, content: Mapping[str, bytes]) -> None:
+def write_folder(where: Path, content: Mapping[str, bytes], marker: str) -> None:
+    """Write a folder whole or not at all, in place of one that holds a file called `marker`, or of an empty one.
+
+    Raises:
+        BundleError: something else is there; it is left alone.
+        OSError: the folder cannot be written.
+    """
     import shutil
     import tempfile
 
-    if where.exists() and not (where / MANIFEST).is_file() and (not where.is_dir() or any(where.iterdir())):
-        raise BundleError(f"{where}: exists and is not a bundle; choose another output or remove it")
-    temporary = Path(tempfile.mkdtemp(prefix=f".{where.name}.", dir=where.parent))
+    if where.exists() and not (where / marker).is_file() and (not where.is_dir() or any(where.iterdir())):
+        raise BundleError(
+            f"{where}: exists and is not what would be replaced (it holds no {marker}); choose another output"
+        )
+    temporary = Path(tempfile.mkdtemp(prefix=f".{where.name}.", dir=where.absolute().parent))
     try:
         for name, data in content.items():
             (temporary / name).parent.mkdir(parents=True, exist_ok=True)
             (temporary / name).write_bytes(data)
         temporary.chmod(0o755)
         if where.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{where.name}.", dir=where.parent))
+            old = Path(tempfile.mkdtemp(prefix=f".{where.name}.", dir=where.absolute().parent))
             where.rename(old / "old")
             temporary.rename(where)
             shutil.rmtree(old)

@@ -24,7 +24,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the bundle: FILE.edge, or a folder (default: beside the model)",
     )
     parser.add_argument(
-        "--format", default="tflite,onnx,native", metavar="F,…", help="tflite, onnx, native (default: all three)"
+        "--format",
+        default="tflite,onnx,native",
+        metavar="F,…",
+        help="tflite, onnx, native (default: all three); or c alone: a folder of C sources that compiles anywhere",
     )
     parser.add_argument(
         "--precision",
@@ -81,6 +84,8 @@ def run(args: argparse.Namespace) -> int:
         settings = {key: settings.get(key) or recorded.get(key) for key in (*settings, *recorded)}
         calibration = folder.calibration()
     formats = _list(args.format)
+    if "c" in formats:
+        return _export_c(args, source, calibration, settings)
     precisions = list(TOLERANCES) if args.precision == "all" else _list(args.precision)
     graphs = _list(args.graph)
     wanted, missing = targets(formats, precisions, graphs)
@@ -126,6 +131,58 @@ def run(args: argparse.Namespace) -> int:
             f"proved within the window. Stream it with window={window} (edgelstm-run --window {window})"
         )
     return 0 if all(result.passed for result in done) else 1
+
+
+def _export_c(args: argparse.Namespace, source: Any, calibration: Any, settings: dict[str, Any]) -> int:
+    from ..export import export_c, read_keras, read_sequences
+    from .quiet import quiet
+
+    if _list(args.format) != ["c"] or len(_list(args.precision)) != 1 or args.precision == "all":
+        raise InputError("c is a folder of its own, of one precision: --format c --precision float32, float16 or int8")
+    if args.graph != "step" or args.legacy_tflite or args.keep_going:
+        raise InputError("--format c takes neither --graph, --keep-going nor --tflite-runtime-2.14: it steps one model")
+    output = args.output or args.model.with_name(f"{args.model.stem}_c")
+    _check_output(output)
+    with quiet():
+        network = read_keras(source, name=settings["name"])
+    if args.calibration is not None:
+        calibration = read_sequences(args.calibration, settings["features"] or network.features)
+    with quiet():
+        made = export_c(
+            network,
+            output,
+            args.precision,
+            calibration,
+            settings["features"],
+            settings["outputs"],
+            settings["window"],
+            args.min_snr,
+        )
+    if args.json:
+        print(json.dumps({"folder": str(made.path), **_described(made)}))
+        return 0
+    rows = [[size.target, f"{size.weights:,}", f"{size.code:,}", f"{size.ram:,}"] for size in made.sizes]
+    if rows:
+        print(table(["bytes, compiled for", "flash: weights", "flash: engine", "RAM per stream"], rows))
+    proof = "compiled and run here" if made.ran else "not compiled here, for want of a compiler"
+    print(
+        f"\nwrote {made.path}/: {made.precision}, {made.parity.snr_db:.1f} dB against Keras "
+        f"(least {made.min_snr_db:g}); its self-test was {proof}"
+    )
+    return 0
+
+
+def _described(made: Any) -> dict[str, Any]:
+    return {
+        "name": made.name,
+        "precision": made.precision,
+        "parity": made.parity.to_json(),
+        "min_snr_db": made.min_snr_db,
+        "weights": made.weights,
+        "state": made.state,
+        "self_test_ran": made.ran,
+        "sizes": [vars(size) for size in made.sizes],
+    }
 
 
 def _show(args: argparse.Namespace, results: list[Any], path: Path | None) -> None:

@@ -33,18 +33,22 @@ LEAST_INT8 = 1024
 ALIGNMENT = 64
 
 
-def native_step_file(network: Network, precision: str, description: Mapping[str, Any]) -> bytes:
+def native_step_file(network: Network, precision: str, description: Mapping[str, Any] | None) -> bytes:
     """An `.elm` file; the same arguments give the same bytes.
 
     Args:
         network: what to write.
         precision: `float32`, `float16` or `int8`. Biases and everything that is no matrix stay float32, and layers of
             fewer than 1,024 weights do not go below float16.
-        description: kept in the file for whoever reads it; the engine does not.
+        description: kept in the file for whoever reads it; the engine does not. None leaves it out, and with it
+            what `read_elm` needs.
     """
     layers = [layer for layer in network.layers if not isinstance(layer, Masking)]
     names = [layer.name for layer in network.layers]
-    text = json.dumps({**description, "layer_names": names, "return_sequences": network.return_sequences}).encode()
+    text = b""
+    if description is not None:
+        described = {**description, "layer_names": names, "return_sequences": network.return_sequences}
+        text = json.dumps(described).encode()
     stored = [_stored(layer, precision) for layer in layers]
     sections = [_padded(_section(layer, how)) for layer, how in zip(layers, stored, strict=True)]
     at = _aligned(elm.HEADER.size + elm.RECORD.size * len(layers))

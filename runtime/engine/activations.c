@@ -4,6 +4,7 @@
 
 #include "kernel.h"
 
+#if HAS_FUNCTIONS
 static float clip(float x, float low, float high) { return x < low ? low : x > high ? high : x; }
 
 static float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
@@ -61,14 +62,20 @@ static void softmax(float *x, size_t n, int logarithm) {
     }
 }
 
+#endif
+
 void edgelstm_activate(const kernel *k, const elm_function *function, float *x, size_t n) {
     switch (function->code) {
         case ELM_LINEAR: return;
         case ELM_SIGMOID: k->sigmoid(x, n); return;
         case ELM_TANH: k->tanh(x, n); return;
+#if HAS_FUNCTIONS
         case ELM_SOFTMAX: softmax(x, n, 0); return;
         case ELM_LOG_SOFTMAX: softmax(x, n, 1); return;
         default:
             for (size_t i = 0; i < n; i++) x[i] = value_of(function->code, function->parameters, x[i]);
+#else
+        default: return; /* edgelstm_open refuses a model that would come here. */
+#endif
     }
 }

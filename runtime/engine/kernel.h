@@ -9,8 +9,13 @@
 #endif
 
 /* A build for a small device may leave out what its models do not need: EDGELSTM_PORTABLE all kernels but the portable
- * one, EDGELSTM_NO_FLOAT32, EDGELSTM_NO_FLOAT16 and EDGELSTM_NO_INT8 the kernels' parts for a precision. Models that need
- * what was left out are refused. */
+ * one, EDGELSTM_NO_FLOAT32, EDGELSTM_NO_FLOAT16 and EDGELSTM_NO_INT8 the kernels' parts for a precision, and
+ * EDGELSTM_NO_FUNCTIONS all activations but linear, sigmoid and tanh. Models that need what was left out are refused. */
+#ifdef EDGELSTM_NO_FUNCTIONS
+#define HAS_FUNCTIONS 0
+#else
+#define HAS_FUNCTIONS 1
+#endif
 #ifdef EDGELSTM_NO_FLOAT32
 #define HAS_FLOAT32 0
 #else
@@ -28,8 +33,8 @@
 #endif
 
 /* Streams that go through a layer together. More share a reading of the weights; these share registers. */
-#ifndef TILE
-#define TILE 48
+#ifndef EDGELSTM_TILE
+#define EDGELSTM_TILE 48
 #endif
 
 /* A row of inputs as integers: value = scale · q, |q| ≤ 32512, q = 256 · high + low with both within int8. Kernels
@@ -42,8 +47,8 @@ typedef struct quantized {
 
 /* One row of inputs per stream. */
 typedef struct rows {
-    const float *row[TILE];
-    quantized q[TILE]; /* Only in int8. */
+    const float *row[EDGELSTM_TILE];
+    quantized q[EDGELSTM_TILE]; /* Only in int8. */
 } rows;
 
 typedef struct kernel {

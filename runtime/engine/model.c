@@ -56,8 +56,9 @@ static uint64_t section_size(const elm_layer *layer) {
     return (size + 63) / 64 * 64;
 }
 
-/* Whether this build can compute with such matrices. */
+/* Whether this build can compute such a layer. */
 static int is_built(const elm_layer *layer) {
+    if (!HAS_FUNCTIONS && (layer->activation.code > ELM_TANH || layer->recurrent_activation.code > ELM_TANH)) return 0;
     if (layer->kind > ELM_DENSE) return 1;
     return layer->precision == ELM_FLOAT32 ? HAS_FLOAT32 : layer->precision == ELM_FLOAT16 ? HAS_FLOAT16 : HAS_INT8;
 }

@@ -11,7 +11,7 @@ static uint64_t plan_size(const edgelstm_model *model) {
 
 size_t edgelstm_state_size(const edgelstm_model *model, size_t streams) {
     if (model == NULL || model->kernel == NULL || streams == 0) return 0;
-    const uint64_t tile = streams < TILE ? streams : TILE, each = sizeof(stream) + 4 * model->state_floats;
+    const uint64_t tile = streams < EDGELSTM_TILE ? streams : EDGELSTM_TILE, each = sizeof(stream) + 4 * model->state_floats;
     const uint64_t rest = STATE_HEADER + plan_size(model) + tile * work_size(model);
     if (streams > ((uint64_t)SIZE_MAX - rest) / each) return 0;
     return (size_t)(rest + streams * each);
@@ -49,7 +49,7 @@ int edgelstm_init(const edgelstm_model *model, void *memory, size_t size, size_t
     edgelstm_state *made = (edgelstm_state *)memory;
     made->magic = STATE_MAGIC;
     made->checksum = model->checksum;
-    made->tile = streams < TILE ? (uint32_t)streams : TILE;
+    made->tile = streams < EDGELSTM_TILE ? (uint32_t)streams : EDGELSTM_TILE;
     made->operations = model->layers;
     made->streams = streams;
     made->stream_size = sizeof(stream) + 4 * model->state_floats;

@@ -11,8 +11,8 @@ typedef struct tile {
     const kernel *k;
     uint32_t n;
     int frozen; /* Masked timesteps: states stay as they are. */
-    stream *streams[TILE];
-    float *spare[2][TILE], *gates[TILE];
+    stream *streams[EDGELSTM_TILE];
+    float *spare[2][EDGELSTM_TILE], *gates[EDGELSTM_TILE];
     rows a, b;
 } tile;
 
@@ -39,7 +39,7 @@ static void activate(const tile *t, const elm_function *f, float *const *x, size
 
 static void lstm(tile *t, const elm_layer *layer, const matrix *m, float *const *c, float *const *h) {
     const size_t n = layer->units, row = round_up(layer->units, 16);
-    float *copy[TILE];
+    float *copy[EDGELSTM_TILE];
     if (layer->activation.code == ELM_TANH && layer->recurrent_activation.code == ELM_SIGMOID) {
         t->k->lstm(m, t->n, &t->a, &t->b, c, h);
         return;
@@ -63,7 +63,7 @@ static void lstm(tile *t, const elm_layer *layer, const matrix *m, float *const 
 
 static void gru(tile *t, const elm_layer *layer, const matrix *m, float *const *h) {
     const size_t n = layer->units, row = round_up(layer->units, 16);
-    float *from_x[TILE], *candidate[TILE];
+    float *from_x[EDGELSTM_TILE], *candidate[EDGELSTM_TILE];
     if (layer->kind == ELM_GRU) { /* z, r and the candidate from h; then the same from x. */
         t->k->product(&m[0], t->n, &t->a, &t->b, t->gates, row);
         for (uint32_t s = 0; s < t->n; s++) from_x[s] = t->gates[s] + 3 * row;
@@ -83,7 +83,7 @@ static void gru(tile *t, const elm_layer *layer, const matrix *m, float *const *
             for (size_t j = 0; j < n; j++) candidate[s][j] = x[j] + r[j] * candidate[s][j];
         }
     } else {
-        const float *last[TILE];
+        const float *last[EDGELSTM_TILE] = {NULL};
         for (uint32_t s = 0; s < t->n; s++) {
             float *reset = t->gates[s] + 3 * row;
             const float *r = t->gates[s] + row;
@@ -103,7 +103,7 @@ static void gru(tile *t, const elm_layer *layer, const matrix *m, float *const *
 static void recurrent(tile *t, const operation *o) {
     const elm_layer *layer = o->layer;
     const size_t row = round_up(layer->units, 16);
-    float *h[TILE], *c[TILE];
+    float *h[EDGELSTM_TILE], *c[EDGELSTM_TILE];
     for (uint32_t i = 0; i < t->n; i++) {
         float *kept = (float *)(void *)(t->streams[i] + 1) + o->floats;
         t->a.row[i] = kept + t->streams[i]->newest * row;
@@ -250,7 +250,7 @@ static int check_streams(const edgelstm_state *state, const size_t *streams, siz
 int edgelstm_fleet_step(const edgelstm_model *model, edgelstm_state *state, const size_t *streams, size_t count,
                         const float *xs, float *ys) {
     tile t;
-    size_t rows_of[TILE];
+    size_t rows_of[EDGELSTM_TILE] = {0};
     int error = check_state(model, state);
     if (error) return error;
     if (count == 0) return EDGELSTM_OK;

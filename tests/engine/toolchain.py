@@ -29,13 +29,13 @@ def require(*tools: str) -> None:
         pytest.skip(f"without {', '.join(missing)}")
 
 
-def compile_engine(folder: Path, compiler: str, *flags: str) -> list[Path]:
+def compile_engine(folder: Path, compiler: str, *flags: str, sources: list[Path] = SOURCES) -> list[Path]:
     """Object files of the engine, compiled side by side."""
     folder.mkdir(parents=True, exist_ok=True)
-    objects = [folder / f"{source.stem}.o" for source in SOURCES]
+    objects = [folder / f"{source.stem}.o" for source in sources]
     commands = [
         [compiler, *language(compiler), *flags, "-c", str(source), "-o", str(made)]
-        for source, made in zip(SOURCES, objects, strict=True)
+        for source, made in zip(sources, objects, strict=True)
     ]
     running: list[subprocess.Popen[str]] = []
     for command in commands:

@@ -279,3 +279,37 @@ def test_a_file_for_tflite_runtime_2_14_has_old_operators_only(keras_file, tmp_p
         assert ys.shape == (50, OUTPUTS)
         assert snr_db(ys, load(path, "numpy").stream().run(x)) > 25
     assert versions[True] <= 9 < versions[False]
+
+
+def test_a_folder_of_c(keras_file, recorded, tmp_path):
+    done = call(
+        *("export", keras_file, "-o", tmp_path / "pump", "--format", "c", "--precision", "int8"),
+        *("--calibration", recorded, "--features", "a,b,c", "--outputs", "u,v", "--json"),
+    )
+    assert done.status == 0, done.err
+    described = json.loads(done.out)
+    assert described["parity"]["snr_db"] >= described["min_snr_db"] == 18
+    assert {"pump.h", "pump.c", "main.c", "CMakeLists.txt", "README.md", "engine"} == {
+        file.name for file in (tmp_path / "pump").iterdir()
+    }
+    header = (tmp_path / "pump" / "pump.h").read_text()
+    assert "#define PUMP_FEATURES 3 /* a, b, c */" in header
+    assert f"#define PUMP_MEMORY {described['state']}\n" in header
+    again = call("export", keras_file, "-o", tmp_path / "pump", "--format", "c")
+    assert "float32, 1" in again.out
+    assert "dB against Keras" in again.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--format", "c,onnx"), "c is a folder of its own"),
+        (("--format", "c", "--precision", "all"), "of one precision"),
+        (("--format", "c", "--precision", "int16x8"), "c has no precision 'int16x8'"),
+        (("--format", "c", "--graph", "sequence"), "takes neither --graph"),
+    ],
+)
+def test_what_a_folder_of_c_cannot_be(keras_file, tmp_path, arguments, words):
+    done = call("export", keras_file, "-o", tmp_path / "pump", *arguments)
+    assert (done.status, list(tmp_path.iterdir())) == (2, [])
+    assert words in done.err

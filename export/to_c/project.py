@@ -1,0 +1,282 @@
+"""Exports a network as a folder of C sources."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy.typing as npt
+
+from ...runtime import elm
+from ...runtime.backends import open_artifact
+from ...runtime.bundle import Golden, write_folder
+from ...runtime.errors import BackendUnavailableError, BundleError, InputError, ParityError
+from ...runtime.model import replay as replay_stream
+from ...runtime.network import Network
+from ...runtime.parity import TOLERANCES, Parity, compare
+from ...runtime.stream import Stream
+from ..calibration import as_sequences
+from ..description import describe
+from ..golden import golden_vectors, longest_sequence
+from ..to_native import native_step_file
+from .compiler import Size, measure, replay
+from .memory import state_bytes
+from .source import model_source
+from .texts import build_description, header, self_test
+
+if TYPE_CHECKING:
+    from keras import Model as KerasModel
+
+# Every folder that this wrote has it, and only such a folder is replaced.
+_MARKER = "engine/edgelstm.h"
+_SELF_TEST_STEPS = 200
+# Words that C or C++ keep to themselves, and names that the generated files use.
+_RESERVED = frozenset(
+    """
+    auto bool break case catch char class const continue default delete do double else enum export extern false float
+    for friend goto if inline int long main namespace new operator private protected public register restrict return
+    short signed sizeof static struct switch template this throw true try typedef typename union unsigned using virtual
+    void volatile while
+    edgelstm file memory model self state
+    """.split()  # noqa: SIM905
+)
+
+
+@dataclass(frozen=True)
+class CProject:
+    """A folder of C sources as it was written.
+
+    Attributes:
+        path: the folder.
+        name: what its files and functions are called.
+        precision: of the weights.
+        parity: of the engine's answers with Keras's over all golden vectors.
+        min_snr_db: the least ratio allowed.
+        weights: bytes of the model in read-only memory.
+        state: bytes of a stream's memory.
+        sizes: what each compiler of this machine makes of it.
+        definitions: for the compiler, which leave out of the engine what the model does not use.
+        ran: whether the self-test was compiled and run here; not without a compiler.
+    """
+
+    path: Path
+    name: str
+    precision: str
+    parity: Parity
+    min_snr_db: float
+    weights: int
+    state: int
+    sizes: tuple[Size, ...]
+    definitions: tuple[str, ...]
+    ran: bool
+
+
+def export_c(
+    source: Network | KerasModel | str | Path,
+    path: str | Path,
+    precision: str = "float32",
+    calibration: npt.ArrayLike | None = None,
+    features: Sequence[str] | None = None,
+    outputs: Sequence[str] | None = None,
+    window: int | None = None,
+    min_snr: float | None = None,
+) -> CProject:
+    """Export a model as C sources, prove them against Keras, and write the folder.
+
+    The folder's name names its files and functions: `pump/` has `pump.h`, `pump.c` and `pump_step`.
+
+    Args:
+        source: a network from `read_keras`, a Keras model, or the path of one.
+        path: the folder; one that this function wrote is replaced.
+        precision: `float32`, `float16` or `int8`.
+        calibration: (N, T, features) or (T, features) inputs, from which the self-test's are drawn.
+        features: names of the inputs.
+        outputs: names of the outputs.
+        window: timesteps that the model was trained on at a time.
+        min_snr: least signal-to-noise ratio in dB, in place of the precision's own.
+
+    Returns:
+        What was written.
+
+    Raises:
+        UnsupportedModelError: the model cannot be streamed.
+        InputError: the arguments do not fit the model.
+        ParityError: the engine's answers, here or in the compiled self-test, differ too much; nothing is written.
+        BundleError: `path` cannot be written, or something else is there.
+    """
+    where = Path(path)
+    name = _identifier(where)
+    if precision not in elm.PRECISIONS:
+        raise InputError(f"c has no precision {precision!r}; there are {', '.join(elm.PRECISIONS)}")
+    if not isinstance(source, Network):
+        from ..from_keras import read_keras
+
+        source = read_keras(source)
+    data = None if calibration is None else as_sequences(calibration, source.features)
+    golden = golden_vectors(source, data, longest_sequence(source, data, window or source.window))
+    least = TOLERANCES[precision] if min_snr is None else min_snr
+    described = native_step_file(source, precision, {"name": name})
+    parity = _compare(described, golden)
+    if not parity.within(least):
+        shortfall = parity.shortfall(least, _names("y", outputs, source.outputs))
+        raise ParityError(
+            f"{source.name}: c {precision} is not within tolerance of Keras, so nothing is written: {shortfall}"
+        )
+    content = native_step_file(source, precision, None)
+    short = _shortened(golden)
+    checked = short if _compare(described, short).snr_db >= least else golden
+    engine = _engine()
+    sources = [file for file in engine if file.endswith(".c")]
+    definitions = _not_needed(content)
+    written = {
+        f"{name}.h": header(
+            name,
+            f"{name}: {source.name}, {precision}\n" + "\n".join(describe(source)),
+            _names("x", features, source.features),
+            _names("y", outputs, source.outputs),
+            state_bytes(content),
+        ),
+        f"{name}.c": model_source(content, name),
+        "main.c": self_test(name, checked, least),
+        "CMakeLists.txt": build_description(name, sources, definitions),
+    }
+    everything = {file: text.encode() for file, text in written.items()} | engine
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "c"
+        write_folder(folder, everything, _MARKER)
+        problem = replay(folder, name, sources, definitions)
+        if problem:
+            raise ParityError(f"{source.name}: the C sources are not written: {problem}")
+        sizes = tuple(measure(folder, name, sources, definitions))
+    state, ran = state_bytes(content), problem is not None
+    project = CProject(where, name, precision, parity, least, len(content), state, sizes, tuple(definitions), ran)
+    everything["README.md"] = _readme(project, source).encode()
+    try:
+        write_folder(where, everything, _MARKER)
+    except OSError as error:
+        raise BundleError(f"{where}: cannot be written ({error.strerror or error}); nothing was left there") from error
+    return project
+
+
+def _identifier(folder: Path) -> str:
+    name = re.sub(r"\W+", "_", folder.resolve().name, flags=re.ASCII).strip("_").lower()
+    if not re.fullmatch(r"[a-z]\w*", name, re.ASCII) or name in _RESERVED:
+        raise InputError(
+            f"{folder}: the folder's name becomes that of C functions, which {folder.resolve().name!r} cannot be; "
+            "choose a name that begins with a letter, such as pump"
+        )
+    return name
+
+
+def _names(stem: str, given: Sequence[str] | None, count: int) -> list[str]:
+    names = [f"{stem}{i}" for i in range(count)] if given is None else list(given)
+    if len(names) != count:
+        raise InputError(f"{count} names are needed, got {len(names)}: {', '.join(names)}")
+    return names
+
+
+def _compare(content: bytes, golden: Golden) -> Parity:
+    """Replay on the engine, or, where it was not built, on NumPy, which reads the same file."""
+    try:
+        opened = open_artifact("native", content, "c")
+    except BackendUnavailableError:
+        opened = open_artifact("numpy", content, "c")
+    return compare(replay_stream(Stream(opened.session(), b"", "c"), golden), golden.outputs)
+
+
+def _shortened(golden: Golden) -> Golden:
+    """The last sequences, the shorter ones: enough for a device to show that it computes, in little flash."""
+    total = len(golden.inputs)
+    first = max(start for start in golden.starts if start == 0 or total - start >= _SELF_TEST_STEPS)
+    starts = tuple(start - first for start in golden.starts if start >= first)
+    return Golden(golden.inputs[first:], golden.outputs[first:], starts)
+
+
+def _engine() -> dict[str, bytes]:
+    folder = files("edgelstm.runtime") / "engine"
+    left_out = ("bench.c", "example.c")
+    names = sorted(f.name for f in folder.iterdir() if f.name.endswith((".c", ".h")) and f.name not in left_out)
+    return {f"engine/{name}": (folder / name).read_bytes() for name in [*names, "FORMAT.md"]}
+
+
+def _not_needed(content: bytes) -> list[str]:
+    """Definitions that leave out of the engine what the model, and a single stream, do not use."""
+    layers = elm.HEADER.unpack_from(content)[4]
+    records = [elm.RECORD.unpack_from(content, elm.HEADER.size + i * elm.RECORD.size) for i in range(layers)]
+    used = {elm.PRECISIONS[record[3]] for record in records if record[0] <= elm.DENSE}
+    functions = {elm.FUNCTIONS[record[i]] for record in records for i in (4, 8)}
+    definitions = [f"EDGELSTM_NO_{precision.upper()}" for precision in elm.PRECISIONS if precision not in used]
+    return ["EDGELSTM_TILE=1", *definitions] + (
+        [] if functions - {"linear", "sigmoid", "tanh"} else ["EDGELSTM_NO_FUNCTIONS"]
+    )
+
+
+def _readme(project: CProject, network: Network) -> str:
+    name = project.name
+    rows = "\n".join(
+        f"| {size.target} | `{size.compiler}` | {size.weights:,} | {size.code:,} | {size.ram:,} |"
+        for size in project.sizes
+    )
+    measured = (
+        f"| target | compiler | flash: weights | flash: engine | RAM per stream |\n|---|---|---|---|---|\n{rows}"
+        if rows
+        else f"Not measured: no compiler was there. The weights are {project.weights:,} bytes, a stream's RAM "
+        f"{project.state:,} bytes."
+    )
+    layers = "\n".join(f"- {line}" for line in describe(network))
+    proof = f"{project.parity.snr_db:.1f} dB over all golden vectors (max |error| {project.parity.max_abs_error:.2e})"
+    ran = "The self-test was compiled and run when this was exported." if project.ran else "It was not compiled there."
+    flags = " ".join(f"-D{definition}" for definition in project.definitions)
+    return f"""# {name}
+
+{network.name}, {project.precision}, as C99 that needs no library but `<string.h>`, `<stdint.h>` and `<math.h>`, no
+allocation and no file system. Generated by EdgeLSTM; export again rather than edit.
+
+{layers}
+
+```c
+#include "{name}.h"
+
+static {name} stream;
+
+{name}_init(&stream);
+{name}_step(&stream, x, y);    /* {network.features} floats in, {network.outputs} out; 0, or an error */
+```
+
+## Build, and prove it
+
+```sh
+cmake -B build && cmake --build build && build/{name}_check
+```
+
+or, without CMake, with any compiler:
+
+```sh
+cc -O2 -std=c99 -ffp-contract=off {flags} \\
+   -I. main.c {name}.c engine/*.c -lm -o {name}_check
+```
+
+The program returns 0 if its answers are within {project.min_snr_db:g} dB of Keras's, and 1 if not. Against
+Keras the engine reached {proof}.
+{ran} In your own program, leave out `main.c`.
+
+`-DEDGELSTM_PORTABLE` leaves out the kernels for processors with vector units, which a microcontroller has not.
+
+## Flash and RAM, in bytes
+
+{measured}
+
+The C library's `memcpy`, `memset` and mathematics come on top, and up to 1.5 kB of stack. `EDGELSTM_TILE` is the number
+of streams that go through a layer together, and costs stack; with the 48 that it is by default, fleets are faster.
+
+| file | what it is |
+|---|---|
+| `{name}.h`, `{name}.c` | the model: weights as constants, and three functions |
+| `engine/` | the engine, the same for every model; `engine/edgelstm.h` documents it |
+| `main.c` | the self-test |
+"""

@@ -1,0 +1,179 @@
+"""`--format c`: the folder compiles anywhere without a word, holds the model's very bits, and its self-test tests."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from edgelstm.export import export_c
+from edgelstm.export.to_c.memory import state_bytes
+from edgelstm.export.to_c.source import array
+from edgelstm.export.to_native import native_step_file
+from edgelstm.runtime import BundleError, InputError, ParityError, UnsupportedModelError
+
+from tests.engine.models import NAMES, elm, network, precisions
+from tests.engine.toolchain import STRICT, compile_engine, language, link, require, run
+from tests.zoo import REFUSED
+
+pytestmark = pytest.mark.slow
+CASES = [("LSTM 17 24 25 9", "float32"), ("GRU 9 33 16 20", "int8"), ("activations_of_lstms", "float16")]
+
+
+@pytest.fixture(scope="module", params=CASES, ids=lambda case: f"{case[0]} {case[1]}".replace(" ", "-"))
+def project(request, tmp_path_factory):
+    require("cc", "size")
+    name, precision = request.param
+    return export_c(network(name), tmp_path_factory.mktemp("c") / "pump", precision), network(name)
+
+
+def build(made, compiler, *flags, main=None):
+    """The program of everything in the folder, or of another `main`."""
+    files = [main or made.path / "main.c", made.path / "pump.c"]
+    given = [*flags, *(f"-D{definition}" for definition in made.definitions), f"-I{made.path}"]
+    with tempfile.TemporaryDirectory() as scratch:
+        objects = compile_engine(Path(scratch), compiler, *given, sources=sorted((made.path / "engine").glob("*.c")))
+        program = made.path.parent / f"check-{compiler}"
+        command = [compiler, *language(compiler), *given, *files, "-x", "none", *objects, "-o", program, "-lm"]
+        done = subprocess.run([*map(str, command)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return program
+
+
+@pytest.mark.parametrize("compiler", ["gcc", "clang", "g++"])
+def test_it_compiles_without_a_word_and_passes_its_own_test(project, compiler):
+    require(compiler)
+    made, _ = project
+    printed = run(build(made, compiler, *STRICT, "-O1"))
+    assert "dB against Keras, at least" in printed
+
+
+def test_the_model_in_it_is_the_native_file(project, tmp_path):
+    made, of = project
+    dump = tmp_path / "dump.c"
+    body = "int main(void) { return fwrite(pump_file, 1, pump_file_size, stdout) == 0; }"
+    dump.write_text(f'#include <stdio.h>\n#include "pump.h"\n{body}\n')
+    program = build(made, "gcc", "-O1", "-DEDGELSTM_PORTABLE", main=dump)
+    content = subprocess.run([str(program)], capture_output=True, check=True).stdout
+    assert content == native_step_file(of, made.precision, None)
+
+
+def test_what_the_readme_says_of_memory_is_so(project, tmp_path):
+    made, _ = project
+    text = (made.path / "README.md").read_text()
+    here = next(size for size in made.sizes if size.target == "this machine")
+    assert f"| {here.weights:,} | {here.code:,} | {here.ram:,} |" in text
+    assert here.weights >= made.weights
+    # A stream is its memory, the opened model and a pointer, on a border of 64 bytes.
+    assert made.state < here.ram <= made.state + 192
+
+
+def test_a_model_that_computes_something_else_fails_its_test(tmp_path):
+    require("cc")
+    made = export_c(network("tutorial_stacked"), tmp_path / "pump")
+    main = made.path / "main.c"
+    text = main.read_text()
+    start = text.index("expected[")
+    sign = text.index("    ", start)  # The first expected value, and with it the ratio, becomes enormous.
+    main.write_text(text[: sign + 8] + "1e9f + " + text[sign + 8 :].lstrip())
+    done = subprocess.run([str(build(made, "gcc", "-O1", "-DEDGELSTM_PORTABLE"))], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "LESS THAN" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("compiler", "emulator"),
+    [
+        ("aarch64-linux-gnu-gcc", ("qemu-aarch64-static", "-cpu", "cortex-a76")),
+        ("arm-linux-gnueabihf-gcc", ("qemu-arm-static", "-cpu", "cortex-a15")),
+        ("riscv64-linux-gnu-gcc", ("qemu-riscv64-static",)),
+    ],
+)
+def test_it_passes_on_other_processors(project, compiler, emulator):
+    require(compiler, emulator[0])
+    made, _ = project
+    program = build(made, compiler, "-O1", "-static")
+    assert "at least" in run(*emulator, program)
+
+
+def test_cmake_builds_and_tests_it(tmp_path):
+    require("cmake", "cc")
+    made = export_c(network("tutorial_stacked"), tmp_path / "Pump Station 3", "float32")
+    assert made.name == "pump_station_3"
+    run("cmake", "-S", made.path, "-B", tmp_path / "build", "-DCMAKE_C_FLAGS=-Werror")
+    run("cmake", "--build", tmp_path / "build", "--parallel", 2)
+    assert "100% tests passed" in run("ctest", "--test-dir", tmp_path / "build")
+
+
+@pytest.mark.parametrize(("compiler", "pointer"), [("gcc", 8), ("arm-linux-gnueabihf-gcc", 4)])
+def test_memory_is_worked_out_as_the_engine_does(compiler, pointer, tmp_path):
+    require(compiler)
+    source = tmp_path / "sizes.c"
+    source.write_text(
+        '#include <stdio.h>\n#include "edgelstm.h"\n'
+        "static EDGELSTM_ALIGNED unsigned char file[1 << 21];\n"
+        "int main(int count, char **names) {\n"
+        "    for (int i = 1; i < count; i++) {\n"
+        "        edgelstm_model model;\n"
+        '        FILE *opened = fopen(names[i], "rb");\n'
+        "        if (edgelstm_open(&model, file, fread(file, 1, sizeof file, opened))) return 1;\n"
+        '        printf("%zu %zu\\n", edgelstm_state_size(&model, 1), edgelstm_state_size(&model, 1000));\n'
+        "        fclose(opened);\n    }\n    return 0;\n}\n"
+    )
+    program = link(tmp_path / "sizes", compiler, source, compile_engine(tmp_path, compiler, "-O1"), "-O1", "-static")
+    contents = [elm(name, precision) for name in NAMES for precision in precisions(name)]
+    files = []
+    for i, content in enumerate(contents):
+        files.append(tmp_path / f"{i}.elm")
+        files[-1].write_bytes(content)
+    emulator = () if pointer == 8 else ("qemu-arm-static",)
+    require(*emulator)
+    printed = run(*emulator, program, *files).splitlines()
+    assert printed == [f"{state_bytes(c, 1, pointer)} {state_bytes(c, 1000, pointer)}" for c in contents]
+
+
+def test_literals_are_exact():
+    rng = np.random.default_rng(3)
+    values = rng.integers(0, 2**32, 5000, dtype=np.uint32).view(np.float32)
+    values = np.concatenate([values[np.isfinite(values)], np.array([0.0, -0.0, 1.0, 1e-45, 3.4028235e38], np.float32)])
+    texts = array(values).strip("{}\n").replace("\n", "").split(",")
+    read = np.array([float(text.strip().removesuffix("f")) for text in texts]).astype(np.float32)
+    assert read.tobytes() == values.tobytes()
+    assert all("." in text or "e" in text for text in texts)
+
+
+@pytest.mark.parametrize("name", ["3pumps", "int", "ß", "edgelstm"])
+def test_names_that_c_cannot_have(name, tmp_path):
+    with pytest.raises(InputError, match="choose a name"):
+        export_c(network("tutorial_last"), tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_cannot_be_is_refused_and_nothing_is_lost(tmp_path):
+    model = network("tutorial_last")
+    with pytest.raises(InputError, match="no precision 'dynamic'"):
+        export_c(model, tmp_path / "pump", "dynamic")
+    with pytest.raises(ParityError, match="nothing is written"):
+        export_c(model, tmp_path / "pump", "float16", min_snr=150)
+    builder, words = next(iter(REFUSED.values()))
+    with pytest.raises(UnsupportedModelError, match=re.escape(words[0])):
+        export_c(builder(), tmp_path / "pump")
+    assert not list(tmp_path.iterdir())
+    mine = tmp_path / "pump"
+    mine.mkdir()
+    (mine / "precious.txt").write_text("mine")
+    with pytest.raises(BundleError, match="choose another output"):
+        export_c(model, mine)
+    assert [file.name for file in mine.iterdir()] == ["precious.txt"]
+
+
+def test_without_a_compiler_it_is_written_and_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    made = export_c(network("tutorial_last"), tmp_path / "pump")
+    assert not made.ran
+    assert made.sizes == ()
+    assert "no compiler was there" in (made.path / "README.md").read_text()
