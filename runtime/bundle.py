@@ -250,7 +250,7 @@ def write_bundle(path: str | os.PathLike[str], manifest: Manifest, files: Mappin
             with replacing(where) as temporary:
                 temporary.write_bytes(_zip(content))
         else:
-            write_folder(where, content, MANIFEST)
+            write_folder(where, content, MANIFEST, "a bundle")
     except OSError as error:
         raise BundleError(f"{where}: cannot be written ({error.strerror or error}); nothing was left there") from error
     return Bundle(where, manifest)
@@ -290,8 +290,10 @@ def _zip(content: Mapping[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
-def write_folder(where: Path, content: Mapping[str, bytes], marker: str) -> None:
+def write_folder(where: Path, content: Mapping[str, bytes], marker: str, what: str) -> None:
     """Write a folder whole or not at all, in place of one that holds a file called `marker`, or of an empty one.
+
+    `what` it is goes into the error.
 
     Raises:
         BundleError: something else is there; it is left alone.
@@ -301,9 +303,7 @@ def write_folder(where: Path, content: Mapping[str, bytes], marker: str) -> None
     import tempfile
 
     if where.exists() and not (where / marker).is_file() and (not where.is_dir() or any(where.iterdir())):
-        raise BundleError(
-            f"{where}: exists and is not what would be replaced (it holds no {marker}); choose another output"
-        )
+        raise BundleError(f"{where}: exists and is not {what}; choose another output or remove it")
     temporary = Path(tempfile.mkdtemp(prefix=f".{where.name}.", dir=where.absolute().parent))
     try:
         for name, data in content.items():

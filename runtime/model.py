@@ -125,7 +125,8 @@ def load(
             wrote.
         backend: `native`, `tflite`, `onnx`, `numpy`, or `auto`: the first of these that is installed and has an
             artifact.
-        precision: which artifact of a bundle; None takes the most precise there is.
+        precision: which artifact of a bundle; None takes the most precise there is. The network itself, in float32,
+            is in every bundle.
 
     Returns:
         The model.
@@ -199,8 +200,8 @@ def _candidates(bundle: Bundle, backend: str, precision: str | None) -> list[tup
         if backend not in ("auto", name):
             continue
         if name in NETWORK_BACKENDS and manifest.network is not None and precision in (None, "float32"):
-            # The network is always there; it stands behind every exported artifact.
-            found.append((len(order), rank, name, manifest.network))
+            # It is always there: on the engine the best choice, on NumPy behind every exported artifact.
+            found.append((order.index("float32") if name == "native" else len(order), rank, name, manifest.network))
         found.extend(
             (order.index(artifact.precision), rank, name, artifact)
             for artifact in manifest.artifacts

@@ -17,6 +17,7 @@
 #define LONG_STEP 200000
 
 static PyObject *Error; /* ValueError with the engine's error number as its second argument. */
+static PyObject *Misuse; /* edgelstm.runtime.InputError */
 static PyTypeObject *ModelType, *StateType;
 
 static PyObject *fail(int error) {
@@ -167,7 +168,7 @@ static void state_dealloc(State *self) {
 /* A state is one thread's at a time; who breaks that gets an error rather than a wrong answer. */
 static int enter(State *self) {
     if (self->busy) {
-        PyErr_SetString(PyExc_RuntimeError, "the stream or fleet is in use by another thread; give each thread its own");
+        PyErr_SetString(Misuse, "the stream or fleet is in use by another thread; give each thread its own");
         return 0;
     }
     self->busy = 1;
@@ -304,14 +305,18 @@ static PyObject *state_reset(State *self, PyObject *args) {
 static PyObject *state_snapshot(State *self, PyObject *args) {
     Py_ssize_t stream = 0;
     char *bytes;
-    if (!PyArg_ParseTuple(args, "|n", &stream)) return NULL;
+    if (!PyArg_ParseTuple(args, "|n", &stream) || !enter(self)) return NULL;
     const size_t size = edgelstm_snapshot_size(&self->owner->model);
     PyObject *snapshot = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)size);
-    if (snapshot == NULL) return NULL;
+    if (snapshot == NULL) {
+        self->busy = 0;
+        return NULL;
+    }
     bytes = PyBytes_AsString(snapshot);
     const int error =
         stream < 0 ? EDGELSTM_RANGE
                    : edgelstm_snapshot(&self->owner->model, self->state, (size_t)stream, bytes, size);
+    self->busy = 0;
     if (error == EDGELSTM_OK) return snapshot;
     Py_DECREF(snapshot);
     return fail(error);
@@ -376,10 +381,13 @@ PyMODINIT_FUNC PyInit__native(void) {
     import_array();
     PyObject *module = PyModule_Create(&definition);
     if (module == NULL) return NULL;
+    PyObject *errors = PyImport_ImportModule("edgelstm.runtime.errors");
+    Misuse = errors == NULL ? NULL : PyObject_GetAttrString(errors, "InputError");
+    Py_XDECREF(errors);
     Error = PyErr_NewException("edgelstm.runtime._native.Error", PyExc_ValueError, NULL);
     ModelType = (PyTypeObject *)PyType_FromSpec(&model_spec);
     StateType = (PyTypeObject *)PyType_FromSpec(&state_spec);
-    if (Error == NULL || ModelType == NULL || StateType == NULL ||
+    if (Misuse == NULL || Error == NULL || ModelType == NULL || StateType == NULL ||
         PyModule_AddObjectRef(module, "Error", Error) < 0 ||
         PyModule_AddObjectRef(module, "Model", (PyObject *)ModelType) < 0 ||
         PyModule_AddObjectRef(module, "State", (PyObject *)StateType) < 0) {

@@ -98,6 +98,8 @@ class Stream:
         Raises:
             InputError: xs does not fit, or a value is not finite; no timestep of the chunk was taken.
         """
+        if self._counter is not self:
+            return self._run_natively(xs)
         chunk = self._chunk(xs)
         ys = np.empty((len(chunk), *self._out_shape), np.float32)
         saved = self._session.states()
@@ -105,14 +107,25 @@ class Stream:
         try:
             if self._window is None:
                 self._session.run(chunk, ys)
-                if self._counter is self:
-                    self._steps += len(chunk)
+                self._steps += len(chunk)
             else:
                 for t in range(len(chunk)):
                     ys[t] = self.step(chunk[t])
         except BaseException:
             self._session.restore(saved)
             self._recent, self.steps = recent, steps
+            raise
+        return ys
+
+    def _run_natively(self, xs: npt.ArrayLike) -> Float32Array:
+        """The backend checks the values itself, and takes all timesteps or none."""
+        fits = type(xs) is np.ndarray and xs.dtype is _FLOAT32 and xs.ndim == 2 and xs.shape[1:] == self._shape
+        chunk = cast(Float32Array, xs) if fits and cast(Float32Array, xs).flags.carray else self._chunk(xs)
+        ys = np.empty((len(chunk), *self._out_shape), np.float32)
+        try:
+            self._session.run(chunk, ys)
+        except ValueError:
+            self._chunk(chunk)  # Says which value is not finite.
             raise
         return ys
 

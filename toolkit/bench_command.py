@@ -20,6 +20,7 @@ from ..runtime.bundle import Artifact, Bundle, File
 from ..runtime.errors import BackendUnavailableError, InputError
 from ..runtime.model import load_artifact
 from ..runtime.table import table
+from .bench_beside import Beside, compare_native
 
 CHUNK = 64
 BLOCK = 200
@@ -93,12 +94,18 @@ def run(args: argparse.Namespace) -> int:
             missing.append(str(error))
     if not measured:
         raise BackendUnavailableError(f"{bundle.path}: nothing could be measured: {'; '.join(missing)}")
+    alone = args.backend != "auto" or args.precision is not None
+    beside = [] if alone else compare_native(bundle)
     start = None if args.no_start else measure_start(bundle.path)
     if args.json:
-        described = {"artifacts": [asdict(m) for m in measured], "start": start and asdict(start)}
+        described = {
+            "artifacts": [asdict(m) for m in measured],
+            "beside": [asdict(b) for b in beside],
+            "start": start and asdict(start),
+        }
         print(json.dumps({"bundle": str(bundle.path), "name": bundle.manifest.name, **described}))
         return 0
-    _show(bundle, measured, start)
+    _show(bundle, measured, beside, start)
     for message in missing:
         print(f"not measured: {message}")
     return 0
@@ -203,7 +210,7 @@ def measure_start(path: Path) -> Start:
     return Start(**{name: statistics.median(times) for name, times in seconds.items()})
 
 
-def _show(bundle: Bundle, measured: list[Measurement], start: Start | None) -> None:
+def _show(bundle: Bundle, measured: list[Measurement], beside: list[Beside], start: Start | None) -> None:
     print(f"{bundle.manifest.name}: {bundle.manifest.parameters:,} parameters; µs per step, one thread\n")
     header = [
         "artifact", "backend", "bare p50", "step p50", "p99", "with out", "overhead", "ratio",
@@ -226,6 +233,10 @@ def _show(bundle: Bundle, measured: list[Measurement], start: Start | None) -> N
         for m in measured
     ]
     print(table(header, rows))
+    if beside:
+        print()
+        columns = [[b.what, b.other, f"{b.ours:.2f}", f"{b.theirs:.2f}", f"{b.faster:.2f}"] for b in beside]
+        print(table(["in turn", "beside", "µs", "µs", "times faster"], columns))
     if start is not None:
         print(
             f"\nwhole processes, medians of {START_RUNS} in turn: import numpy {start.numpy:.3f} s, "

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from keras import Model as KerasModel
 
 # Every folder that this wrote has it, and only such a folder is replaced.
-_MARKER = "engine/edgelstm.h"
+_MARKER = ("engine/edgelstm.h", "a folder of C that edgelstm wrote")
 _SELF_TEST_STEPS = 200
 # Words that C or C++ keep to themselves, and names that the generated files use.
 _RESERVED = frozenset(
@@ -148,7 +148,7 @@ def export_c(
     everything = {file: text.encode() for file, text in written.items()} | engine
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "c"
-        write_folder(folder, everything, _MARKER)
+        write_folder(folder, everything, *_MARKER)
         problem = replay(folder, name, sources, definitions)
         if problem:
             raise ParityError(f"{source.name}: the C sources are not written: {problem}")
@@ -157,7 +157,7 @@ def export_c(
     project = CProject(where, name, precision, parity, least, len(content), state, sizes, tuple(definitions), ran)
     everything["README.md"] = _readme(project, source).encode()
     try:
-        write_folder(where, everything, _MARKER)
+        write_folder(where, everything, *_MARKER)
     except OSError as error:
         raise BundleError(f"{where}: cannot be written ({error.strerror or error}); nothing was left there") from error
     return project

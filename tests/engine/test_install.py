@@ -1,0 +1,59 @@
+"""The engine as a library: installed, found by CMake and by pkg-config, and used by a program that knows only that."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.engine.models import write
+from tests.engine.toolchain import ENGINE, require, run
+
+pytestmark = pytest.mark.slow
+CMAKE = """cmake_minimum_required(VERSION 3.16)
+project(user LANGUAGES C)
+find_package(edgelstm 0.1 REQUIRED)
+add_executable(user {source})
+target_link_libraries(user PRIVATE edgelstm::edgelstm)
+"""
+
+
+@pytest.fixture(scope="module", params=["static", "shared"])
+def installed(request, tmp_path_factory):
+    require("cmake", "cc")
+    folder = tmp_path_factory.mktemp(request.param)
+    shared = "ON" if request.param == "shared" else "OFF"
+    prefix = f"-DCMAKE_INSTALL_PREFIX={folder / 'prefix'}"
+    run(
+        "cmake",
+        "-S",
+        ENGINE,
+        "-B",
+        folder / "build",
+        prefix,
+        f"-DBUILD_SHARED_LIBS={shared}",
+        "-DCMAKE_C_FLAGS=-Werror",
+    )
+    run("cmake", "--build", folder / "build", "--parallel", 2)
+    run("cmake", "--install", folder / "build")
+    return folder
+
+
+def test_cmake_finds_it(installed, tmp_path):
+    (tmp_path / "CMakeLists.txt").write_text(CMAKE.format(source=ENGINE / "example.c"))
+    run("cmake", "-S", tmp_path, "-B", tmp_path / "build", f"-DCMAKE_PREFIX_PATH={installed / 'prefix'}")
+    run("cmake", "--build", tmp_path / "build")
+    assert ": " in run(tmp_path / "build" / "user", write(tmp_path, "tutorial_last", "float32", 10)[0])
+
+
+def test_pkg_config_finds_it(installed, tmp_path):
+    require("pkg-config")
+    (pc,) = (installed / "prefix").rglob("edgelstm.pc")
+    flags = run("pkg-config", "--cflags", "--libs", "--static", "edgelstm", PKG_CONFIG_PATH=str(pc.parent)).split()
+    run("cc", ENGINE / "example.c", "-o", tmp_path / "user", *flags, f"-Wl,-rpath,{pc.parents[1]}")
+    assert ": " in run(tmp_path / "user", write(tmp_path, "tutorial_last", "float32", 10)[0])
+
+
+def test_the_benchmark_measures(installed, tmp_path):
+    models = [write(tmp_path, "LSTM 8 32 32 4", precision, 10)[0] for precision in ("float32", "int8")]
+    lines = run(installed / "build" / "edgelstm_bench", "--json", *models).splitlines()
+    assert len(lines) == 2
+    assert all('"bandwidth": ' in line for line in lines)
