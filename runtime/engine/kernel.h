@@ -71,10 +71,14 @@ extern const kernel edgelstm_kernel_portable;
 #define EDGELSTM_X86 1
 extern const kernel edgelstm_kernel_avx2, edgelstm_kernel_avx512;
 #endif
-/* Clang's arm_neon.h offers only what the whole build is for, before version 16 also of single functions. */
-#if (defined(__aarch64__) || (defined(__arm__) && __ARM_ARCH >= 7 && __ARM_ARCH_PROFILE == 'A' && \
-                              (!defined(__clang__) || (defined(__ARM_NEON) && defined(__ARM_FEATURE_FMA))))) && \
-    defined(__GNUC__) && !defined(EDGELSTM_PORTABLE)
+/* Clang's arm_neon.h offers only what the whole build is for, before version 16 also of single functions. GCC's offers
+ * everything, so that a build for ARMv6, as compilers on 32-bit Raspberry Pi OS make, has NEON where it runs on more. */
+#if defined(__arm__) && defined(__linux__) && defined(__ARM_PCS_VFP) && !defined(__clang__)
+#define EDGELSTM_ARM_32 1
+#elif defined(__arm__) && defined(__clang__) && defined(__ARM_NEON) && defined(__ARM_FEATURE_FMA)
+#define EDGELSTM_ARM_32 1
+#endif
+#if (defined(__aarch64__) || defined(EDGELSTM_ARM_32)) && defined(__GNUC__) && !defined(EDGELSTM_PORTABLE)
 #define EDGELSTM_ARM 1
 extern const kernel edgelstm_kernel_neon;
 #if defined(__aarch64__) && (!defined(__clang__) || defined(__ARM_FEATURE_DOTPROD) || __clang_major__ >= 16)

@@ -6,7 +6,7 @@
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("neon,vfp4,fp16"))), apply_to = function)
 #else
-#pragma GCC target("fpu=neon-vfpv4")
+#pragma GCC target("arch=armv7-a+neon-vfpv4", "fpu=neon-vfpv4")
 #endif
 #endif
 #define KERNEL edgelstm_kernel_neon

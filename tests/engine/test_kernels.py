@@ -15,7 +15,7 @@ from tests.export.interpreters import snr_db
 from tests.zoo import ZOO
 
 _native = pytest.importorskip("edgelstm.runtime._native")
-STEPS = 100_000
+STEPS, FEWER = 100_000, 10_000
 measured: dict[tuple[str, str], float] = {}
 
 
@@ -40,12 +40,15 @@ def answers(content: bytes, kernel: str, xs: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_hundred_thousand_steps_follow_keras(name):
     xs, want = golden(name, STEPS)
+    fastest, *others = kernels()
     for precision in precisions(name):
-        for kernel in kernels():
-            ratio = snr_db(answers(elm(name, precision), kernel, xs), want)
+        ratio = snr_db(answers(elm(name, precision), fastest, xs), want)
+        assert ratio >= LEAST[precision], (precision, fastest)
+        if name in ZOO:
+            measured[name, precision] = ratio
+        for kernel in others:
+            ratio = snr_db(answers(elm(name, precision), kernel, xs[:FEWER]), want[:FEWER])
             assert ratio >= LEAST[precision], (precision, kernel)
-            if name in ZOO:
-                measured[name, precision] = min(ratio, measured.get((name, precision), np.inf))
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from edgelstm.runtime import Bundle
+from edgelstm.runtime import Bundle, load
 from edgelstm.runtime.parity import TOLERANCES
 
 from tests.export.interpreters import snr_db
@@ -51,6 +51,18 @@ def test_the_interface_in_python(place, model):
     want = np.array(model(xs[None]))[0]
     assert snr_db(np.concatenate([names["y"][None], names["ys"]]), want) >= 100
     assert {a.precision for a in Bundle.open(place / "pump.edge").manifest.artifacts} == {"float32", "int8"}
+
+
+def test_fleets(place, model):
+    (code,) = (block for block in blocks("python") if "fleet" in block)
+    assert call("export", "pump.keras", "-o", "pump.edge", "--format", "native").status == 0
+    rows = np.random.default_rng(2).standard_normal((1000, FEATURES)).astype(np.float32)
+    names = {"model": load("pump.edge"), "rows": rows}
+    exec(code, names)
+    # Stream 998 has had its own row, and then the second.
+    want = np.array(model(rows[None, [998, 1]]))[0, -1]
+    assert snr_db(names["ys"][1], want) >= 100
+    assert names["fleet"].steps(3) == 0
 
 
 @pytest.mark.parametrize("precision", ["float32", "int8", "int16x8"])
