@@ -1,10 +1,7 @@
 """The bundle: one `.edge` file (an uncompressed, reproducible zip) or a folder of the same content.
 
 It holds `manifest.json`, the artifacts, the network itself and the golden vectors. Every file is listed in the
-manifest with its size and SHA-256, and nothing is used before both are checked.
-
-Modules of the standard library that only some calls need are imported there: a device's program that loads one model
-and steps it should start at once.
+manifest with its size and SHA-256, and nothing is used before both are checked. `archive.py` reads and writes them.
 """
 
 from __future__ import annotations
@@ -12,9 +9,7 @@ from __future__ import annotations
 import io
 import json
 import os
-import stat
-from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
@@ -22,8 +17,10 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
+from .archive import members, read_member, replacing, write_folder, zipped
 from .errors import BundleError
 from .parity import Parity
+from .signature import MAX_SIGNATURE_BYTES, SIGNATURE, check_signature, required_signers
 
 VERSION = 1
 MANIFEST = "manifest.json"
@@ -191,23 +188,35 @@ class Bundle:
     Attributes:
         path: the `.edge` file or the folder.
         manifest: what it says of itself.
+        signer: who signed it, where signatures are required; else None.
     """
 
     path: Path
     manifest: Manifest
+    signer: str | None = None
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str]) -> Bundle:
+    def open(cls, path: str | os.PathLike[str], allowed_signers: str | os.PathLike[str] | None = None) -> Bundle:
         """Open a `.edge` file or a folder.
 
+        Args:
+            path: where it is.
+            allowed_signers: whose signature it must have, as a file in ssh-keygen's format; by default as the
+                environment variable `EDGELSTM_ALLOWED_SIGNERS` or `/etc/edgelstm/allowed_signers` has it.
+
         Raises:
-            BundleError: there is no bundle at `path`, or it is damaged, forged or of a later version.
+            BundleError: there is no bundle at `path`, or it is damaged, forged, unsigned where it must be signed, or
+                of a later version.
         """
         where = Path(path)
         if not where.exists():
             raise BundleError(f"{where}: no such file or folder")
-        content = _read_member(where, MANIFEST, None)
-        return cls(where, Manifest.from_bytes(content, str(where)))
+        signers = required_signers(allowed_signers)
+        content = read_member(where, MANIFEST, MAX_MANIFEST_BYTES)
+        signer = None
+        if signers is not None:
+            signer = check_signature(content, _read_signature(where), signers, str(where))
+        return cls(where, Manifest.from_bytes(content, str(where)), signer)
 
     def read(self, entry: File) -> bytes:
         """The content of one of the manifest's files.
@@ -217,7 +226,7 @@ class Bundle:
         """
         import hashlib
 
-        content = _read_member(self.path, entry.file, entry.size)
+        content = read_member(self.path, entry.file, entry.size, exact=True)
         if hashlib.sha256(content).hexdigest() != entry.sha256:
             raise BundleError(
                 f"{self.path}: {entry.file} is not the file that was exported (its SHA-256 differs); "
@@ -228,6 +237,32 @@ class Bundle:
     def golden(self) -> Golden:
         """The golden vectors."""
         return Golden.from_bytes(self.read(self.manifest.golden), f"{self.path}: {self.manifest.golden.file}")
+
+
+def read_manifest(path: str | os.PathLike[str]) -> bytes:
+    """The bytes of a bundle's manifest, which are what is signed."""
+    return read_member(Path(path), MANIFEST, MAX_MANIFEST_BYTES)
+
+
+def add_signature(path: str | os.PathLike[str], signature: bytes) -> None:
+    """Put a signature of its manifest into a bundle, in place of one that it had; nothing else changes.
+
+    Raises:
+        BundleError: `path` is no bundle, or cannot be written.
+    """
+    where = Path(path)
+    try:
+        if where.is_dir():
+            with replacing(where / SIGNATURE) as temporary:
+                temporary.write_bytes(signature)
+            return
+        content = {name: read_member(where, name, size) for name, size in members(where)}
+        content.pop(SIGNATURE, None)
+        first = {MANIFEST: content.pop(MANIFEST), SIGNATURE: signature}
+        with replacing(where) as temporary:
+            temporary.write_bytes(zipped({**first, **content}))
+    except OSError as error:
+        raise BundleError(f"{where}: cannot be written ({error.strerror or error}); it is as it was") from error
 
 
 def write_bundle(path: str | os.PathLike[str], manifest: Manifest, files: Mapping[str, bytes]) -> Bundle:
@@ -248,77 +283,12 @@ def write_bundle(path: str | os.PathLike[str], manifest: Manifest, files: Mappin
     try:
         if where.suffix == ".edge":
             with replacing(where) as temporary:
-                temporary.write_bytes(_zip(content))
+                temporary.write_bytes(zipped(content))
         else:
             write_folder(where, content, MANIFEST, "a bundle")
     except OSError as error:
         raise BundleError(f"{where}: cannot be written ({error.strerror or error}); nothing was left there") from error
     return Bundle(where, manifest)
-
-
-@contextmanager
-def replacing(path: Path) -> Generator[Path]:
-    """A temporary file beside `path` that takes its place when the block succeeds, and vanishes when not."""
-    import tempfile
-
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        # mkstemp's 0600 would make a shared file private; take what the process would have created.
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o666 & ~mask)
-        temporary.replace(path)
-    finally:
-        with suppress(FileNotFoundError):
-            temporary.unlink()
-
-
-def _zip(content: Mapping[str, bytes]) -> bytes:
-    import zipfile
-
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        for name, data in content.items():
-            info = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
-            info.external_attr = 0o644 << 16
-            archive.writestr(info, data)
-    return buffer.getvalue()
-
-
-def write_folder(where: Path, content: Mapping[str, bytes], marker: str, what: str) -> None:
-    """Write a folder whole or not at all, in place of one that holds a file called `marker`, or of an empty one.
-
-    `what` it is goes into the error.
-
-    Raises:
-        BundleError: something else is there; it is left alone.
-        OSError: the folder cannot be written.
-    """
-    import shutil
-    import tempfile
-
-    if where.exists() and not (where / marker).is_file() and (not where.is_dir() or any(where.iterdir())):
-        raise BundleError(f"{where}: exists and is not {what}; choose another output or remove it")
-    temporary = Path(tempfile.mkdtemp(prefix=f".{where.name}.", dir=where.absolute().parent))
-    try:
-        for name, data in content.items():
-            (temporary / name).parent.mkdir(parents=True, exist_ok=True)
-            (temporary / name).write_bytes(data)
-        temporary.chmod(0o755)
-        if where.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{where.name}.", dir=where.absolute().parent))
-            where.rename(old / "old")
-            temporary.rename(where)
-            shutil.rmtree(old)
-        else:
-            temporary.rename(where)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _check_entry(entry: File, source: str) -> None:
@@ -329,36 +299,8 @@ def _check_entry(entry: File, source: str) -> None:
         raise BundleError(f"{source}: the manifest gives {entry.file!r} an impossible size")
 
 
-def _read_member(where: Path, name: str, size: int | None) -> bytes:
-    """Read one member, never more than `size` bytes of it (or a manifest's limit)."""
-    import zipfile
-
-    limit = MAX_MANIFEST_BYTES if size is None else size
-    try:
-        if where.is_dir():
-            member = where / name
-            if not member.resolve().is_relative_to(where.resolve()):
-                raise BundleError(f"{where}: {name} leads outside the bundle")
-            actual = member.stat().st_size
-            if actual > limit or (size is not None and actual != size):
-                raise _wrong_size(where, name, actual, limit)
-            return member.read_bytes()
-        with zipfile.ZipFile(where) as archive:
-            members = [info for info in archive.infolist() if info.filename == name]
-            if len(members) != 1:
-                raise BundleError(f"{where}: holds {len(members)} files called {name}; it is damaged or not a bundle")
-            (info,) = members
-            if info.compress_type != zipfile.ZIP_STORED:
-                # Bundles are never compressed, so a small file that unpacks to a huge one is none of ours.
-                raise BundleError(f"{where}: {name} is compressed, which a bundle's files never are")
-            if info.file_size > limit or (size is not None and info.file_size != size):
-                raise _wrong_size(where, name, info.file_size, limit)
-            return archive.read(info)
-    except FileNotFoundError as error:
-        raise BundleError(f"{where}: {name} is missing; it is damaged or not a bundle") from error
-    except (OSError, zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
-        raise BundleError(f"{where}: not a readable bundle ({error})") from error
-
-
-def _wrong_size(where: Path, name: str, actual: int, expected: int) -> BundleError:
-    return BundleError(f"{where}: {name} has {actual} bytes where {expected} belong; copy the bundle again")
+def _read_signature(where: Path) -> bytes | None:
+    names = {SIGNATURE} if where.is_dir() and (where / SIGNATURE).exists() else set[str]()
+    if not where.is_dir():
+        names = {name for name, _ in members(where)}
+    return read_member(where, SIGNATURE, MAX_SIGNATURE_BYTES) if SIGNATURE in names else None

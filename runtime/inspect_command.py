@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from .bundle import Bundle
-from .model import Model, load
+from .model import SUFFIXES, Model, load, load_artifact
+from .signature import add_signers_argument
 from .table import table
 from .tflite_metadata import METADATA_NAME
 
@@ -17,20 +18,27 @@ HELP = "show layers, states, artifacts and parity of a bundle or an exported fil
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("model", help="a bundle (.edge or folder), or an exported .tflite or .onnx file")
+    parser.add_argument("model", help="a bundle (.edge or folder), or an exported .elm, .tflite or .onnx file")
+    add_signers_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
     path = Path(args.model)
-    description = describe_file(path) if path.suffix in (".tflite", ".onnx") else describe_bundle(Bundle.open(path))
-    show(description, args.json)
+    show(describe(path, args.allowed_signers), args.json)
     return 0
 
 
-def describe_file(path: Path) -> dict[str, Any]:
+def describe(path: Path, allowed_signers: Path | None) -> dict[str, Any]:
+    """A bundle or a single exported file, as a dictionary for `show`."""
+    if path.suffix in SUFFIXES and not path.is_dir():
+        return describe_file(path, allowed_signers)
+    return describe_bundle(Bundle.open(path, allowed_signers))
+
+
+def describe_file(path: Path, allowed_signers: Path | None) -> dict[str, Any]:
     """A single exported file, as a dictionary for `show`."""
-    model = load(path)
+    model = load(path, allowed_signers=allowed_signers)
     stored: dict[str, Any] = json.loads(model.description[METADATA_NAME])
     return {
         "file": str(path),
@@ -51,7 +59,7 @@ def describe_bundle(bundle: Bundle) -> dict[str, Any]:
     manifest = bundle.manifest
     network: Model | None = None
     if manifest.network is not None:
-        network = load(bundle.path, backend="numpy")
+        network = load_artifact(bundle, manifest.network, "numpy")
     artifacts = [
         {
             "artifact": artifact.label,
@@ -65,6 +73,7 @@ def describe_bundle(bundle: Bundle) -> dict[str, Any]:
     return {
         "file": str(bundle.path),
         "name": manifest.name,
+        "signer": bundle.signer,
         "streamable": manifest.streamable,
         "features": list(manifest.features),
         "outputs": list(manifest.outputs),
@@ -93,6 +102,8 @@ def show(description: dict[str, Any], as_json: bool) -> None:
         ("parameters", f"{description['parameters']:,}" if description["parameters"] is not None else "unknown"),
         ("window", description["window"] or "none: the state is carried on for ever"),
     ]
+    if description.get("signer"):
+        lines.append(("signed by", description["signer"]))
     if not description.get("carries_state", True):
         lines.append(("state", "grows without bound past the window; run with it (--window, window=)"))
     if description.get("streamable", True):

@@ -15,10 +15,12 @@ from .bundle import Artifact, Bundle, File, Golden
 from .errors import BackendUnavailableError, BundleError, InputError, ParityError
 from .fleet import Fleet
 from .parity import TOLERANCES, Parity, compare
+from .signature import required_signers
 from .stream import Stream
 from .tflite_metadata import METADATA_NAME
 
-_SUFFIXES = {".tflite": "tflite", ".onnx": "onnx", ".elm": "native"}
+# Endings of single files, and their formats.
+SUFFIXES = {".tflite": "tflite", ".onnx": "onnx", ".elm": "native"}
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,7 @@ def load(
     path: str | os.PathLike[str],
     backend: str = "auto",
     precision: str | None = None,
+    allowed_signers: str | os.PathLike[str] | None = None,
 ) -> Model:
     """Load a model.
 
@@ -127,21 +130,25 @@ def load(
             artifact.
         precision: which artifact of a bundle; None takes the most precise there is. The network itself, in float32,
             is in every bundle.
+        allowed_signers: whose signature the bundle must have, as `Bundle.open` takes it.
 
     Returns:
         The model.
 
     Raises:
-        BundleError: the file is missing, damaged, forged or too new, or holds nothing that can be streamed.
+        BundleError: the file is missing, damaged, forged, unsigned where it must be signed or too new, or holds
+            nothing that can be streamed.
         BackendUnavailableError: no backend that could run it is installed.
         InputError: there is no such backend, or no such artifact in the bundle.
     """
     if backend not in ("auto", *BACKENDS):
         raise InputError(f"no backend {backend!r}; there are auto, {', '.join(BACKENDS)}")
     where = Path(path)
-    if where.suffix in _SUFFIXES and not where.is_dir():
+    if where.suffix in SUFFIXES and not where.is_dir():
+        if (signers := required_signers(allowed_signers)) is not None:
+            raise BundleError(f"{where}: a single file is never signed, and {signers} requires it; load the bundle")
         return _load_file(where, backend, precision)
-    bundle = Bundle.open(where)
+    bundle = Bundle.open(where, allowed_signers)
     unavailable: list[str] = []
     for name, entry in _candidates(bundle, backend, precision):
         try:
@@ -216,7 +223,7 @@ def _candidates(bundle: Bundle, backend: str, precision: str | None) -> list[tup
 
 
 def _load_file(where: Path, backend: str, precision: str | None) -> Model:
-    format_ = _SUFFIXES[where.suffix]
+    format_ = SUFFIXES[where.suffix]
     backends = [name for name, (runs, _) in BACKENDS.items() if runs == format_ and backend in ("auto", name)]
     if not backends:
         raise InputError(f"{where}: backend {backend!r} does not run {format_} files")

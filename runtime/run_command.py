@@ -16,10 +16,11 @@ from typing import Any, BinaryIO, TextIO
 
 import numpy as np
 
-from .bundle import replacing
+from .archive import replacing
 from .errors import InputError
 from .model import Model, load
 from .rows import RowReader, numbered_lines
+from .signature import add_signers_argument
 from .stream import Stream
 
 HELP = "stream timesteps from a file or standard input through a model, one prediction per line"
@@ -27,7 +28,7 @@ HELP = "stream timesteps from a file or standard input through a model, one pred
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("model", help="a bundle (.edge or folder), or an exported .tflite or .onnx file")
+    parser.add_argument("model", help="a bundle (.edge or folder), or an exported .elm, .tflite or .onnx file")
     parser.add_argument(
         "input", nargs="?", default="-", metavar="FILE", help="CSV or JSON lines; - (default) is standard input"
     )
@@ -45,8 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the choice of backend and precision."""
-    parser.add_argument("--backend", default="auto", help="tflite, onnx, numpy or auto (default)")
+    parser.add_argument("--backend", default="auto", help="native, tflite, onnx, numpy or auto (default)")
     parser.add_argument("--precision", help="which artifact of the bundle; default: the most precise there is")
+    add_signers_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -55,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         EdgeLSTMError: the model, the state or a line of input is bad.
     """
-    model = load(args.model, args.backend, args.precision)
+    model = load(args.model, args.backend, args.precision, args.allowed_signers)
     stream = model.stream(args.window)
     if args.state is not None and args.state.exists():
         stream.restore(_read_state(args.state))

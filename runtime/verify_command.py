@@ -13,6 +13,7 @@ from .errors import BackendUnavailableError, InputError
 from .model import load_artifact
 from .parity import TOLERANCES, Parity, compare
 from .sequence import replay_sequences
+from .signature import add_signers_argument
 from .table import table
 
 HELP = "prove that a bundle's artifacts compute here what Keras computed"
@@ -56,11 +57,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="a bundle (.edge or folder)")
     parser.add_argument("--backend", default="auto", help="check only what this backend runs")
     parser.add_argument("--precision", help="check only artifacts of this precision")
+    add_signers_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command: 0 if all that could run is within tolerance, 1 if not."""
-    bundle = Bundle.open(args.model)
+    bundle = Bundle.open(args.model, args.allowed_signers)
     checks = [check_golden(bundle, entry, backend) for entry, backend in selected(bundle, args.backend, args.precision)]
     return report(bundle, checks, args.json)
 

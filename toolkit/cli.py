@@ -22,6 +22,12 @@ COMMANDS = {
     ),
     "run": ("..runtime.run_command", "stream timesteps from a file or standard input through a model"),
     "bench": (".bench_command", "measure latency, throughput and memory, beside the interpreters' own calls"),
+    "sign": (".sign_command", "sign a bundle with an SSH key, for boards that open nothing unsigned"),
+    "devices": (".devices_command", "list the devices that are known, with the source of every figure"),
+    "fit": (
+        ".fit_command",
+        "say what of a bundle can run on which device, what it needs there, and how fast it may be",
+    ),
     "demo": (".demo_command", "train, export, verify and stream a small forecast, in one go"),
 }
 

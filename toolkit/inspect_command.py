@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from ..runtime import inspect_command
-from ..runtime.bundle import Bundle
+from ..runtime.signature import add_signers_argument
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("model", help="a bundle, an exported .tflite or .onnx, a .keras or .h5 file, or a run folder")
+    parser.add_argument(
+        "model", help="a bundle, an exported .elm, .tflite or .onnx, a .keras or .h5 file, or a run folder"
+    )
+    add_signers_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -25,10 +28,8 @@ def run(args: argparse.Namespace) -> int:
 
         folder = read_run_folder(path)
         inspect_command.show({**describe_keras(folder.model_path), **_known(folder.export_settings())}, args.json)
-    elif path.suffix in (".tflite", ".onnx"):
-        inspect_command.show(inspect_command.describe_file(path), args.json)
     else:
-        inspect_command.show(inspect_command.describe_bundle(Bundle.open(path)), args.json)
+        inspect_command.show(inspect_command.describe(path, args.allowed_signers), args.json)
     return 0
 
 

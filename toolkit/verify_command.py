@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
         if args.data is not None or args.steps is not None:
             raise InputError("--data and --steps need --against KERAS_FILE, which says what the outputs should be")
         return verify_command.run(args)
-    bundle = Bundle.open(args.model)
+    bundle = Bundle.open(args.model, args.allowed_signers)
     if not bundle.manifest.streamable:
         raise InputError(f"{bundle.path}: cannot be streamed; verify it without --against")
     xs, ys = expected(bundle, args.against, args.data, args.steps)

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING
 import numpy.typing as npt
 
 from ...runtime import elm
+from ...runtime.archive import write_folder
 from ...runtime.backends import open_artifact
-from ...runtime.bundle import Golden, write_folder
+from ...runtime.bundle import Golden
 from ...runtime.errors import BackendUnavailableError, BundleError, InputError, ParityError
+from ...runtime.memory import state_bytes
 from ...runtime.model import replay as replay_stream
 from ...runtime.network import Network
 from ...runtime.parity import TOLERANCES, Parity, compare
@@ -25,7 +27,6 @@ from ..description import describe
 from ..golden import golden_vectors, longest_sequence
 from ..to_native import native_step_file
 from .compiler import Size, measure, replay
-from .memory import state_bytes
 from .source import model_source
 from .texts import build_description, header, self_test
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from edgelstm.export import export_c
-from edgelstm.export.to_c.memory import state_bytes
 from edgelstm.export.to_c.source import array
 from edgelstm.export.to_native import native_step_file
 from edgelstm.runtime import BundleError, InputError, ParityError, UnsupportedModelError
+from edgelstm.runtime.memory import state_bytes
 
 from tests.engine.models import NAMES, elm, network, precisions
 from tests.engine.toolchain import STRICT, compile_engine, language, link, require, run

@@ -1,8 +1,8 @@
-"""What a model needs on a device, worked out as the engine does (`runtime/engine/model.c`, `state.c`)."""
+"""What a model needs on a device, worked out as the engine does (`engine/model.c`, `engine/state.c`)."""
 
 from __future__ import annotations
 
-from ...runtime import elm
+from . import elm
 
 _HEADER, _STREAM, _LAYER = 128, 64, {4: 72, 8: 104}
 

@@ -1,0 +1,123 @@
+"""Whether a bundle's artifacts can run on a device, and what they need there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..runtime.bundle import Artifact, Bundle
+from ..runtime.elm import state_widths
+from ..runtime.memory import state_bytes
+from .estimate import Cost, cost, work_of
+from .profile import DeviceProfile
+
+# What the stack may take in a step of the C engine with one stream (measured with -fstack-usage: 0.8 kB on 32-bit ARM).
+STACK = 1536
+_WHY_NOT = {
+    "native": {
+        "microcontroller": "it has no Python; export the model with --format c",
+        "phone": "it has no Python; an app takes tflite, onnx or c",
+        "browser": "it has no Python; a page takes onnx, tflite or c as WebAssembly",
+    },
+    "tflite": {"microcontroller": "TensorFlow Lite's interpreter does not run there; export with --format c"},
+    "onnx": {"microcontroller": "onnxruntime does not run there; export with --format c"},
+}
+
+
+@dataclass(frozen=True)
+class Fit:
+    """One artifact on one device.
+
+    Attributes:
+        artifact: such as `native int8`, `tflite float32`, or `c int8`: the folder that `export --format c` writes.
+        problem: why it cannot run there; empty if it can.
+        flash: bytes of the model, and for C of the engine's code besides.
+        ram: bytes that one more stream takes, as far as that is known; None for other libraries' interpreters.
+        state: bytes of a stream's states alone.
+        instructions: of a step, counted under emulation; None where nothing was counted.
+        microseconds: estimate of a step: those instructions at one each cycle of the clock.
+        basis: of the estimate.
+    """
+
+    artifact: str
+    problem: str
+    flash: int
+    ram: int | None
+    state: int
+    instructions: int | None
+    microseconds: float | None
+    basis: str
+
+
+def fit(bundle: Bundle, profile: DeviceProfile) -> list[Fit]:
+    """Every artifact of a bundle on a device.
+
+    Raises:
+        BundleError: a file of the bundle is damaged.
+    """
+    manifest = bundle.manifest
+    native = {} if manifest.network is None else {"float32": bundle.read(manifest.network)}
+    native |= {a.precision: bundle.read(a) for a in manifest.artifacts if a.format == "native"}
+    states = _states(native["float32"]) if native else 0
+    found = [
+        _other(artifact, profile, states if artifact.graph == "step" else 0)
+        for artifact in manifest.artifacts
+        if artifact.format != "native"
+    ]
+    found += [_engine(f, precision, content, profile) for precision, content in native.items() for f in ("native", "c")]
+    return sorted(found, key=lambda each: (bool(each.problem), each.microseconds or 1e18, each.flash))
+
+
+def _other(artifact: Artifact, profile: DeviceProfile, states: int) -> Fit:
+    problem = _missing(artifact.format, profile)
+    if not problem and artifact.format == "tflite" and profile.architecture == "armv7":
+        problem = _for_legacy(artifact)
+    return Fit(artifact.label, problem, artifact.size, None, states, None, None, "")
+
+
+def _for_legacy(artifact: Artifact) -> str:
+    if artifact.precision != "dynamic" or artifact.graph != "step":
+        return ""
+    return "tflite-runtime 2.14, the last one there, refuses it unless it was exported with --tflite-runtime-2.14"
+
+
+def _engine(format_: str, precision: str, content: bytes, profile: DeviceProfile) -> Fit:
+    counted = cost(profile.core, precision)
+    work = work_of(content)
+    ram = state_bytes(content, 1, profile.pointer)
+    flash = len(content) + (counted.code if counted is not None and format_ == "c" else 0)
+    problem = _missing(format_, profile)
+    if not problem and profile.kind == "microcontroller":
+        problem = _too_large(flash, ram + STACK, profile)
+    instructions = None if counted is None else counted.instructions(work)
+    time = None if instructions is None else instructions / profile.clock_hz * 1e6
+    basis = _basis(counted, profile)
+    return Fit(f"{format_} {precision}", problem, flash, ram, _states(content), instructions, time, basis)
+
+
+def _missing(format_: str, profile: DeviceProfile) -> str:
+    if format_ in profile.formats:
+        return ""
+    known = _WHY_NOT.get(format_, {}).get(profile.kind)
+    return known or f"no {format_} runtime exists for {profile.architecture} there"
+
+
+def _too_large(flash: int, ram: int, profile: DeviceProfile) -> str:
+    problems = [
+        f"needs {need:,} bytes of {what}, of {have:,}"
+        for what, need, have in (("flash", flash, profile.flash), ("RAM with its stack", ram, profile.ram))
+        if need > have
+    ]
+    return "; ".join(problems)
+
+
+def _basis(counted: Cost | None, profile: DeviceProfile) -> str:
+    if counted is None:
+        return ""
+    return (
+        f"estimate: instructions counted for {profile.core} ({counted.basis}; fitted to {100 * counted.error:.0f} %) "
+        f"at one each cycle of {profile.clock_hz / 1e6:,.0f} MHz"
+    )
+
+
+def _states(content: bytes) -> int:
+    return 4 * sum(state_widths(content, "native")[0].values())

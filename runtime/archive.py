@@ -1,0 +1,127 @@
+"""Reading and writing what a bundle is kept in: an uncompressed zip, or a folder. Whole or not at all.
+
+Modules of the standard library that only some calls need are imported there: a device's program that loads one model
+and steps it should start at once.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from .errors import BundleError
+
+
+@contextmanager
+def replacing(path: Path) -> Generator[Path]:
+    """A temporary file beside `path` that takes its place when the block succeeds, and vanishes when not."""
+    import tempfile
+
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        # mkstemp's 0600 would make a shared file private; take what the process would have created.
+        mask = os.umask(0)
+        os.umask(mask)
+        temporary.chmod(stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o666 & ~mask)
+        temporary.replace(path)
+    finally:
+        with suppress(FileNotFoundError):
+            temporary.unlink()
+
+
+def zipped(content: Mapping[str, bytes]) -> bytes:
+    """An uncompressed zip; the same content gives the same bytes."""
+    import zipfile
+
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for name, data in content.items():
+            info = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
+            info.external_attr = 0o644 << 16
+            archive.writestr(info, data)
+    return buffer.getvalue()
+
+
+def write_folder(where: Path, content: Mapping[str, bytes], marker: str, what: str) -> None:
+    """Write a folder whole or not at all, in place of one that holds a file called `marker`, or of an empty one.
+
+    `what` it is goes into the error.
+
+    Raises:
+        BundleError: something else is there; it is left alone.
+        OSError: the folder cannot be written.
+    """
+    import shutil
+    import tempfile
+
+    if where.exists() and not (where / marker).is_file() and (not where.is_dir() or any(where.iterdir())):
+        raise BundleError(f"{where}: exists and is not {what}; choose another output or remove it")
+    temporary = Path(tempfile.mkdtemp(prefix=f".{where.name}.", dir=where.absolute().parent))
+    try:
+        for name, data in content.items():
+            (temporary / name).parent.mkdir(parents=True, exist_ok=True)
+            (temporary / name).write_bytes(data)
+        temporary.chmod(0o755)
+        if where.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".{where.name}.", dir=where.absolute().parent))
+            where.rename(old / "old")
+            temporary.rename(where)
+            shutil.rmtree(old)
+        else:
+            temporary.rename(where)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def members(where: Path) -> list[tuple[str, int]]:
+    """Names and sizes in a `.edge` file, as it says itself."""
+    import zipfile
+
+    try:
+        with zipfile.ZipFile(where) as archive:
+            return [(info.filename, info.file_size) for info in archive.infolist()]
+    except (OSError, zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+        raise BundleError(f"{where}: not a readable bundle ({error})") from error
+
+
+def read_member(where: Path, name: str, limit: int, exact: bool = False) -> bytes:
+    """Read one member: `limit` bytes if `exact`, else never more than that."""
+    import zipfile
+
+    try:
+        if where.is_dir():
+            member = where / name
+            if not member.resolve().is_relative_to(where.resolve()):
+                raise BundleError(f"{where}: {name} leads outside the bundle")
+            actual = member.stat().st_size
+            if actual > limit or (exact and actual != limit):
+                raise _wrong_size(where, name, actual, limit)
+            return member.read_bytes()
+        with zipfile.ZipFile(where) as archive:
+            members = [info for info in archive.infolist() if info.filename == name]
+            if len(members) != 1:
+                raise BundleError(f"{where}: holds {len(members)} files called {name}; it is damaged or not a bundle")
+            (info,) = members
+            if info.compress_type != zipfile.ZIP_STORED:
+                # Bundles are never compressed, so a small file that unpacks to a huge one is none of ours.
+                raise BundleError(f"{where}: {name} is compressed, which a bundle's files never are")
+            if info.file_size > limit or (exact and info.file_size != limit):
+                raise _wrong_size(where, name, info.file_size, limit)
+            return archive.read(info)
+    except FileNotFoundError as error:
+        raise BundleError(f"{where}: {name} is missing; it is damaged or not a bundle") from error
+    except (OSError, zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+        raise BundleError(f"{where}: not a readable bundle ({error})") from error
+
+
+def _wrong_size(where: Path, name: str, actual: int, expected: int) -> BundleError:
+    return BundleError(f"{where}: {name} has {actual} bytes where {expected} belong; copy the bundle again")

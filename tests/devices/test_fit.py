@@ -1,0 +1,130 @@
+"""What fits on a device: bytes against the files and the compiler, instructions against a count of their own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from edgelstm.devices import find_profile, fit, profiles
+from edgelstm.devices.estimate import cost, work_of
+from edgelstm.export import export
+from edgelstm.export.to_native import native_step_file
+from edgelstm.runtime import Bundle
+from edgelstm.runtime.network import LSTM, Dense, Network
+
+from tests.engine.models import network
+from tests.engine.toolchain import require
+from tests.toolkit.conftest import call
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory) -> Path:
+    where = tmp_path_factory.mktemp("fit") / "pump.edge"
+    precisions = ["float32", "float16", "dynamic", "int8"]
+    rows = np.random.default_rng(0).normal(size=(2, 100, 8))
+    return export(network("LSTM 8 32 32 4"), where, precisions=precisions, calibration=rows).path
+
+
+def of(path: Path, name: str) -> dict[str, object]:
+    return {each.artifact: each for each in fit(Bundle.open(path), find_profile(name))}
+
+
+def test_a_step_s_work_is_what_the_layers_have():
+    """Against the arithmetic of a stacked LSTM, by hand."""
+    work = work_of(native_step_file(network("LSTM 8 32 32 4"), "int8", None))
+    assert work.weights == 4 * 32 * (8 + 32) + 4 * 32 * (32 + 32) + 32 * 4
+    assert (work.units, work.precision) == (64, "int8")
+    work = work_of(native_step_file(network("GRU 9 33 16 20"), "float32", None))
+    assert work.weights == 3 * 33 * (9 + 33) + 3 * 16 * (33 + 16) + 16 * 20
+
+
+def test_what_can_run_where(path):
+    on = {name: {a for a, each in of(path, name).items() if not each.problem} for name in profiles()}
+    engine = {f"{f} {p}" for f in ("native", "c") for p in ("float32", "float16", "int8")}
+    tflite = {"tflite float32", "tflite float16", "tflite int8"}
+    onnx = {"onnx float32", "onnx float16", "onnx dynamic"}
+    assert on["raspberry-pi-4b-64"] == engine | tflite | {"tflite dynamic"} | onnx
+    assert on["raspberry-pi-4b-32"] == engine | tflite
+    assert on["raspberry-pi-zero"] == engine
+    assert on["stm32f4"] == on["esp32"] == {"c float32", "c float16", "c int8"}
+    assert on["browser"] >= {"onnx float32", "tflite float32", "c float32"}
+
+
+def test_bytes_are_those_of_the_files(path):
+    manifest = Bundle.open(path).manifest
+    sizes = {a.label: a.size for a in manifest.artifacts}
+    for artifact, each in of(path, "raspberry-pi-4b-64").items():
+        if artifact in sizes:
+            assert each.flash == sizes[artifact]
+        assert each.state == 4 * 4 * 32  # h and c of two layers of 32, float32.
+
+
+def test_a_model_that_is_too_large_for_a_device_says_by_how_much(tmp_path):
+    rng = np.random.default_rng(0)
+    weights = [rng.normal(0, 0.05, shape).astype(np.float32) for shape in ((8, 1024), (256, 1024), (1024,))]
+    head = Dense("dense", rng.normal(0, 0.1, (256, 1)).astype(np.float32), np.zeros(1, np.float32))
+    large = Network("large", (LSTM("lstm", *weights), head), 8, True, lambda xs: np.ones((len(xs), 1), np.float32))
+    made = export(large, tmp_path / "large.edge", ["native"], ["float32", "int8"], min_snr=-1e9)
+    (found,) = (each for each in fit(made, find_profile("stm32f4")) if each.artifact == "c float32")
+    assert found.problem == f"needs {found.flash:,} bytes of flash, of 1,048,576"
+    assert found.flash > 4 * 264 * 1024
+    (small,) = (each for each in fit(made, find_profile("stm32f4")) if each.artifact == "c int8")
+    assert not small.problem
+    assert 264 * 1024 < small.flash < 264 * 1024 + 60_000
+
+
+def test_an_estimate_says_what_it_rests_on(path):
+    each = of(path, "stm32f4")["c float32"]
+    assert each.microseconds == pytest.approx(each.instructions / 168)
+    assert each.basis.startswith("estimate: instructions counted for cortex-m4f (arm-none-eabi-gcc")
+    assert "168 MHz" in each.basis
+    assert of(path, "esp32")["c float32"].microseconds is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_the_counts_are_repeatable(precision, tmp_path):
+    """The table against a count here and now. Another release of the compiler may move it a little."""
+    require("aarch64-linux-gnu-gcc", "qemu-aarch64")
+    from tests.devices.count_instructions import CORES, count, make_plugin
+
+    make_plugin(tmp_path)
+    counted, code, error = count(CORES["cortex-a53"], precision, tmp_path)
+    table = cost("cortex-a53", precision)
+    assert table is not None
+    work = work_of(native_step_file(network("LSTM 8 32 32 4"), precision, None))
+    here = counted["per_step"] + counted["per_weight"] * work.weights + counted["per_unit"] * work.units
+    assert table.instructions(work) == pytest.approx(here, rel=0.05)
+    assert (table.error, table.code) == (pytest.approx(error, abs=0.02), pytest.approx(code, rel=0.05))
+
+
+def test_the_commands(path):
+    listed = call("devices")
+    assert listed.status == 0
+    assert all(name in listed.out for name in profiles())
+    one = call("devices", "stm32f4")
+    assert "source: ST datasheet DS8626" in one.out
+    assert len(json.loads(call("devices", "--json").out)["devices"]) == len(profiles())
+    everywhere = call("fit", path)
+    assert everywhere.status == 0
+    row = next(line for line in everywhere.out.splitlines() if line.startswith("stm32f4"))
+    assert "c float32" in row
+    assert "tflite" not in row
+    shown = call("fit", path, "--device", "raspberry-pi-4b-32")
+    assert "no onnx runtime exists for armv7 there" in shown.out
+    described = json.loads(call("fit", path, "--device", "stm32f4", "--json").out)["devices"]["stm32f4"]
+    assert {each["artifact"] for each in described if not each["problem"]} == {"c float32", "c float16", "c int8"}
+    wrong = call("fit", path, "--device", "toaster")
+    assert (wrong.status, "no device 'toaster'" in wrong.err) == (2, True)
+
+
+def test_where_nothing_fits_the_status_says_so(tmp_path):
+    made = export(network("tutorial_last"), tmp_path / "x.edge", ["onnx"])
+    tiny = tmp_path / "tiny.toml"
+    text = (Path(__file__).parents[2] / "devices" / "profiles" / "stm32f4.toml").read_text()
+    tiny.write_text(text.replace("flash = 1_048_576", "flash = 16_384").replace("ram = 196_608", "ram = 1_024"))
+    done = call("fit", made.path, "--device", tiny)
+    assert done.status == 1
+    assert "of RAM with its stack, of 1,024" in done.out
