@@ -28,6 +28,8 @@ COMMANDS = {
         ".fit_command",
         "say what of a bundle can run on which device, what it needs there, and how fast it may be",
     ),
+    "deploy": (".deploy_command", "put a verified model on boards as a service, or go back to the one before"),
+    "status": (".status_command", "show what runs on boards, its parity there, step time and uptime"),
     "demo": (".demo_command", "train, export, verify and stream a small forecast, in one go"),
 }
 
@@ -51,7 +53,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         module.add_arguments(command)
         command.add_argument("--json", action="store_true", help="print one machine-readable object instead of text")
         command.set_defaults(run=partial(_run, module.run))
-    args = parser.parse_args(given)
+    # What stands behind -- is not this command's own (`deploy` passes it on).
+    own, _, rest = _split(given)
+    args = parser.parse_args(own)
+    args.rest = rest
     if args.version:
         from ..runtime import __version__
 
@@ -63,6 +68,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     from ..runtime.cli import guarded
 
     return guarded(args)
+
+
+def _split(given: list[str]) -> tuple[list[str], str, list[str]]:
+    at = given.index("--") if "--" in given else len(given)
+    return given[:at], "--", given[at + 1 :]
 
 
 def _run(command: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:

@@ -1,0 +1,245 @@
+"""Puts a verified model on a board: send, verify there, and only then switch over, by one symbolic link."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..runtime import __version__
+from ..runtime.bundle import Bundle
+from ..runtime.errors import BundleError, InputError
+from .board import Board, BoardError, Facts, pack
+from .unit import start_script, unit
+
+# Which package each backend needs on the board besides NumPy, as wheels and as Python call it.
+PACKAGES = {"tflite": ("ai-edge-litert", "tflite-runtime"), "onnx": ("onnxruntime",)}
+_MARGIN = 16 * 2**20  # Free space that a board keeps.
+_SETTLE = 3  # Seconds for which a restarted service must stay up.
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """What to put on boards.
+
+    Attributes:
+        bundle: the bundle's file.
+        wheels: a folder of wheels for the boards.
+        arguments: of `edgelstm-run` for the service, such as `--mqtt …`; none for no service. `{state}` in them is
+            the board's folder for what is kept.
+        name: what the board calls it; by default the model's name.
+        backend: of the runtime there.
+        precision: of the artifact, or None for the most precise there is.
+        system: whether it is the whole system's, in `/opt` and with a user of its own; root only.
+        keep: versions that stay on the board.
+        steps: that are measured there.
+    """
+
+    bundle: Path
+    wheels: Path
+    arguments: tuple[str, ...] = ()
+    name: str | None = None
+    backend: str = "auto"
+    precision: str | None = None
+    system: bool = False
+    keep: int = 3
+    steps: int = 2000
+
+    @property
+    def unit(self) -> str:
+        """The unit's file."""
+        return unit_name(self.title)
+
+    @property
+    def title(self) -> str:
+        """What the board calls it."""
+        return self.name or Bundle.open(self.bundle).manifest.name
+
+
+def unit_name(name: str) -> str:
+    """A model's unit."""
+    return f"edgelstm-{name}.service"
+
+
+def place(name: str, system: bool) -> str:
+    """A model's folder on a board.
+
+    Raises:
+        InputError: the name cannot be one.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
+        raise InputError(f"{name!r} cannot be a folder's and a service's name; pass --name")
+    return f"/opt/edgelstm/{name}" if system else f"~/.local/share/edgelstm/{name}"
+
+
+def common(name: str, base: str, system: bool) -> dict[str, Any]:
+    """What the agent is told with every command."""
+    state = f"/var/lib/edgelstm/{name}" if system else f"{base}/state"
+    return {"base": base, "system": system, "unit": unit_name(name), "state": state, "settle": _SETTLE}
+
+
+def deploy(deployment: Deployment, board: Board, progress: Callable[[str], None]) -> dict[str, Any]:
+    """Deploy to one board.
+
+    Args:
+        deployment: what.
+        board: where.
+        progress: called with what is being done.
+
+    Returns:
+        The version, its parity and step time on the board, and what is worth knowing besides.
+
+    Raises:
+        EdgeLSTMError: something failed; whatever ran on the board still does.
+    """
+    name = deployment.title
+    progress("looks what the board is")
+    facts = board.probe(place(name, deployment.system))
+    if deployment.system and facts.uid != 0:
+        raise BoardError(
+            f"{board.host}: a service of the whole system takes root: deploy to root@…, or without --system"
+        )
+    if facts.python < (3, 11, 0):
+        raise BoardError(f"{board.host}: has Python {'.'.join(map(str, facts.python))}; EdgeLSTM needs 3.11 or later")
+    wheels = choose_wheels(deployment, facts, board.host)
+    version = _version(deployment.bundle)
+    told = common(name, facts.base, deployment.system) | {"id": version}
+    service = bool(deployment.arguments)
+    if service and not facts.systemctl:
+        raise BoardError(f"{board.host}: has no systemd to run a service; deploy without arguments behind --")
+    with tempfile.TemporaryDirectory(prefix="edgelstm-") as folder:
+        archive = Path(folder) / "version.tar"
+        content = _content(deployment, wheels)
+        pack(content, archive)
+        size = archive.stat().st_size
+        if size + _MARGIN > facts.free:
+            raise BoardError(
+                f"{board.host}: {size + _MARGIN:,} bytes are needed at {facts.base}, {facts.free:,} are free"
+            )
+        progress(f"sends {size / 1e6:.1f} MB")
+        texts = _texts(deployment, facts, wheels)
+        sums = {n: hashlib.sha256(_bytes(c)).hexdigest() for n, c in content.items()}
+        board.call("receive", {**told, "files": sums, "texts": texts}, archive)
+    try:
+        progress("verifies on the board")
+        chosen = {"backend": deployment.backend, "precision": deployment.precision, "steps": deployment.steps}
+        verified = board.call("verify", {**told, **chosen})
+        progress("switches over")
+        switched = board.call("activate", {**told, "service": service})
+    except BoardError:
+        _discard(board, told)
+        raise
+    removed = board.call("prune", {**told, "keep": deployment.keep})["removed"]
+    return {"host": board.host, "base": facts.base, "removed": removed, "service": service, **switched, **verified}
+
+
+def choose_wheels(deployment: Deployment, facts: Facts, host: str) -> list[Path]:
+    """The wheels that a board needs: EdgeLSTM's, and those of the packages that it lacks.
+
+    Raises:
+        BoardError: there is none that fits.
+    """
+    needed = [("edgelstm",)]
+    if facts.packages["numpy"] is None:
+        needed.append(("numpy",))
+    packages = PACKAGES.get(deployment.backend, ())
+    if packages and not any(facts.packages[package.replace("-", "_")] for package in packages):
+        needed.append(packages)
+    return [_fitting(deployment.wheels, names, facts, host) for names in needed]
+
+
+def _fitting(folder: Path, names: Sequence[str], facts: Facts, host: str) -> Path:
+    from packaging.tags import compatible_tags, cpython_tags
+    from packaging.utils import parse_wheel_filename
+
+    minor = int(facts.libc[1].split(".")[1]) if facts.libc[0] == "glibc" else 0
+    platforms = [f"manylinux_2_{n}_{facts.platform}" for n in range(minor, 16, -1)]
+    platforms += [f"manylinux2014_{facts.platform}", f"linux_{facts.platform}"]
+    if facts.platform == "armv7l":
+        platforms.append("linux_armv6l")  # Which runs there too.
+    python = (facts.python[0], facts.python[1])
+    ranked = [
+        *cpython_tags(python, platforms=platforms),
+        *compatible_tags(python, f"cp{python[0]}{python[1]}", platforms),
+    ]
+    ranks = {tag: rank for rank, tag in reversed(list(enumerate(ranked)))}
+    found: list[tuple[int, Any, Path]] = []
+    seen: list[str] = []
+    for path in sorted(folder.glob("*.whl")):
+        name, version, _, tags = parse_wheel_filename(path.name)
+        if name not in names:
+            continue
+        seen.append(path.name)
+        if fits := [ranks[tag] for tag in tags if tag in ranks]:
+            found.append((-min(fits), version, path))
+    if found:
+        return max(found, key=lambda item: (item[1], item[0]))[2]
+    want = f"Python {facts.python[0]}.{facts.python[1]} on {facts.platform} with {' '.join(facts.libc)}"
+    have = f"it has {', '.join(seen)}" if seen else "it has none of that name"
+    raise BoardError(
+        f"{host}: no wheel of {' or '.join(names)} in {folder} fits {want}; {have}. {_remedy(names[0], host)}"
+    )
+
+
+def _remedy(name: str, host: str) -> str:
+    if name == "edgelstm":
+        return "`make wheels` in EdgeLSTM's sources builds those for Linux boards; name their folder with --wheels"
+    if name == "numpy":
+        return f"Install it on {host} (sudo apt install python3-numpy), or put its wheel into that folder"
+    return "Put its wheel into that folder, or deploy with another --backend"
+
+
+def _version(bundle: Path) -> str:
+    """Sorts by time, and tells two bundles apart."""
+    content = bundle.read_bytes() if bundle.is_file() else (bundle / "manifest.json").read_bytes()
+    return f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{hashlib.sha256(content).hexdigest()[:8]}"
+
+
+def _content(deployment: Deployment, wheels: Sequence[Path]) -> dict[str, bytes | Path]:
+    if not deployment.bundle.is_file():
+        raise BundleError(f"{deployment.bundle}: deploy takes a .edge file; export the model to one")
+    content: dict[str, bytes | Path] = {"bundle.edge": deployment.bundle}
+    for wheel in wheels:
+        with zipfile.ZipFile(wheel) as archive:
+            for info in archive.infolist():
+                if not info.is_dir():
+                    content[f"site/{info.filename}"] = archive.read(info)
+    return content
+
+
+def _texts(deployment: Deployment, facts: Facts, wheels: Sequence[Path]) -> dict[str, str]:
+    arguments, name = list(deployment.arguments), deployment.title
+    devices = [argument for argument in arguments if argument.startswith("/dev/")]
+    known = {
+        "name": name,
+        "bundle": deployment.bundle.name,
+        "edgelstm": __version__,
+        "backend": deployment.backend,
+        "precision": deployment.precision,
+        "wheels": [wheel.name for wheel in wheels],
+        "arguments": arguments,
+        "deployed": time.time(),
+    }
+    return {
+        "deployment.json": json.dumps(known, indent=1) + "\n",
+        "start": start_script(deployment.backend, deployment.precision, arguments, bool(arguments)),
+        unit_name(name): unit(name, facts.base, deployment.system, devices=devices),
+    }
+
+
+def _bytes(content: bytes | Path) -> bytes:
+    return content.read_bytes() if isinstance(content, Path) else content
+
+
+def _discard(board: Board, told: Mapping[str, Any]) -> None:
+    try:
+        board.call("discard", told)
+    except BoardError:
+        return  # What it was that failed is worth more than this; the next deployment's pruning removes it.

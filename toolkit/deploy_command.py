@@ -1,0 +1,110 @@
+"""`edgelstm deploy`: puts a verified model on boards as a service, goes back to the one before, lists what is there."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..devices.board import Board
+from ..devices.deploy import Deployment, common, deploy, place
+from ..runtime.bundle import Bundle
+from ..runtime.errors import InputError
+from ..runtime.table import table
+from .boards import add_board_arguments, on_every_board
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.usage = "edgelstm deploy [options] BUNDLE HOST … [-- RUN_ARGUMENTS …]"
+    parser.epilog = (
+        "What stands behind -- is what the service runs `edgelstm-run BUNDLE` with, such as "
+        "--input /dev/ttyUSB0 --baud 115200 --mqtt mqtt://localhost --publish pump/prediction; {state} in it is the "
+        "board's folder for what is kept. Without, the model is installed and nothing is started."
+    )
+    parser.add_argument("model", help="a .edge file; for --rollback and --list the name of a deployed model will do")
+    add_board_arguments(parser)
+    parser.add_argument(
+        "--wheels",
+        type=Path,
+        default=Path("dist"),
+        metavar="DIR",
+        help="wheels for the boards (`make wheels`; default dist)",
+    )
+    parser.add_argument("--backend", default="auto", help="of the runtime there (default: auto, the fastest)")
+    parser.add_argument("--precision", help="which artifact; default: the most precise there is")
+    parser.add_argument("--keep", type=int, default=3, metavar="N", help="versions that stay on the board (default 3)")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--rollback", action="store_true", help="go back to the version before")
+    which.add_argument("--list", action="store_true", help="show the versions that are there")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command; exit status 1 if a board failed."""
+    if args.keep < 2:
+        raise InputError("--keep: at least 2, the current version and the one to go back to")
+    if args.list or args.rollback:
+        name = args.name or (Bundle.open(args.model).manifest.name if Path(args.model).exists() else args.model)
+        return _list(args, name) if args.list else _roll_back(args, name)
+    deployment = Deployment(
+        Path(args.model),
+        args.wheels,
+        tuple(args.rest),
+        args.name,
+        args.backend,
+        args.precision,
+        args.system,
+        args.keep,
+    )
+    place(deployment.title, args.system)  # Fails before any board is asked.
+    return _end(args, on_every_board(args, lambda board, say: deploy(deployment, board, say), _line))
+
+
+def _roll_back(args: argparse.Namespace, name: str) -> int:
+    base = place(name, args.system)
+
+    def work(board: Board, say: Callable[[str], None]) -> dict[str, Any]:
+        say("goes back")
+        told = common(name, board.probe(base).base, args.system)
+        service = any(version["arguments"] for version in board.call("versions", told)["versions"])
+        return board.call("rollback", {**told, "service": service})
+
+    return _end(args, on_every_board(args, work, _line))
+
+
+def _list(args: argparse.Namespace, name: str) -> int:
+    base = place(name, args.system)
+
+    def work(board: Board, say: Callable[[str], None]) -> dict[str, Any]:
+        say("lists")
+        return board.call("versions", common(name, board.probe(base).base, args.system))
+
+    results = on_every_board(args, work, lambda result: f"{len(result['versions'])} versions")
+    header = ["version", "", "bytes", "bundle", "EdgeLSTM", "backend"]
+    for result in () if args.json else results:
+        rows = [
+            [v["id"], "current" * v["current"], f"{v['bytes']:,}", v["bundle"], v["edgelstm"], v["backend"]]
+            for v in result.get("versions", [])
+        ]
+        if rows:
+            print(f"\n{result['host']}\n{table(header, rows)}")
+    return _end(args, results)
+
+
+def _end(args: argparse.Namespace, results: list[dict[str, Any]]) -> int:
+    if args.json:
+        print(json.dumps({"boards": results}))
+    return 1 if any("error" in result for result in results) else 0
+
+
+def _line(result: dict[str, Any]) -> str:
+    if "parity" not in result:
+        return f"back to {result['version']}"
+    parity, step = result["parity"]["parity"], result["step"]
+    return (
+        f"{result['version']}: {step['backend']} {step['precision']}, {parity['snr_db']:.1f} dB against Keras there, "
+        f"step {step['p50']:.1f} µs (p99 {step['p99']:.1f})"
+        + (", service runs" if result["service"] else f"; start it with {result['base']}/current/start")
+    )
