@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -13,6 +11,8 @@ import numpy as np
 import pytest
 from edgelstm.runtime import BackendUnavailableError, BundleError, InputError, load
 from edgelstm.runtime.network import LSTM, Network
+
+from tests.wheel import build_wheel
 
 pytest.importorskip("edgelstm.runtime._native")
 
@@ -189,15 +189,8 @@ def test_without_the_extension_others_take_over_with_one_warning(bundle):
 @pytest.mark.slow
 def test_one_wheel_serves_every_python_and_is_small(tmp_path):
     """abi3; and without a compiler it is made all the same, without the engine."""
-    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     for compiler in ("cc", "false"):
-        to = tmp_path / compiler
-        shutil.rmtree(os.path.join(root, "build"), ignore_errors=True)  # What an earlier build left would be taken in.
-        command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", to, root]
-        environment = {**os.environ, "CC": compiler}
-        done = subprocess.run([*map(str, command)], capture_output=True, text=True, env=environment)
-        assert done.returncode == 0, done.stderr
-        (wheel,) = to.glob("*.whl")
+        wheel = build_wheel(tmp_path / compiler, compiler)
         names = _names_and_sizes(wheel)
         runtime = {name: size for name, size in names.items() if name.startswith("edgelstm/runtime/")}
         assert ("edgelstm/runtime/_native.abi3.so" in runtime) == (compiler == "cc")

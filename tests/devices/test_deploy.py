@@ -1,0 +1,383 @@
+"""deploy, rollback, list and status on a stand-in board: this machine behind a real sshd."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from edgelstm.devices import unit as units
+from edgelstm.devices.board import Facts
+from edgelstm.export import export
+from edgelstm.runtime import load
+
+from tests.devices.stand_in import StandIn, local_board
+from tests.engine.models import inputs, network
+from tests.engine.toolchain import require
+from tests.toolkit.conftest import Done, call
+from tests.wheel import build_wheel
+
+pytestmark = pytest.mark.slow
+NAME = "LSTM 8 32 32 4"
+SERVICE = ("--", "--input", "{state}/in", "--output", "{state}/out", "--state", "{state}/stream", "--save-every", "0")
+
+
+@pytest.fixture(scope="module")
+def wheels(tmp_path_factory):
+    """A wheel for this machine."""
+    return build_wheel(tmp_path_factory.mktemp("wheels")).parent
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory):
+    """Two models of one name, and one that does not compute what its golden vectors say."""
+    folder = tmp_path_factory.mktemp("bundles")
+    first = export(network(NAME), folder / "first.edge", ["native"], ["float32", "int8"], name="pump").path
+    second = export(network(NAME), folder / "second.edge", ["native"], ["float16"], name="pump").path
+    wrong = folder / "wrong.edge"
+    _falsify(first, wrong)
+    return {"first": first, "second": second, "wrong": wrong}
+
+
+def _falsify(source, to):
+    """As if the board's arithmetic were broken: the golden outputs are other ones, and the manifest says so."""
+    import hashlib
+    import io
+
+    with zipfile.ZipFile(source) as archive:
+        content = {name: archive.read(name) for name in archive.namelist()}
+    golden = dict(np.load(io.BytesIO(content["golden.npz"])))
+    golden["outputs"] = golden["outputs"] + np.float32(0.01)
+    buffer = io.BytesIO()
+    np.savez(buffer, **golden)
+    content["golden.npz"] = buffer.getvalue()
+    manifest = json.loads(content["manifest.json"])
+    manifest["golden"] |= {"size": len(buffer.getvalue()), "sha256": hashlib.sha256(buffer.getvalue()).hexdigest()}
+    content["manifest.json"] = json.dumps(manifest).encode()
+    with zipfile.ZipFile(to, "w") as archive:
+        for name, data in content.items():
+            archive.writestr(name, data)
+
+
+@pytest.fixture
+def board(tmp_path):
+    commands = tmp_path / "commands"
+    commands.mkdir()
+    stand_in = commands / "systemctl"
+    shutil.copy(Path(__file__).parent / "systemctl.py", stand_in)
+    stand_in.chmod(0o755)
+    (commands / "python3").symlink_to(sys.executable)
+    with local_board(tmp_path / "board", commands) as running:
+        yield running
+        subprocess.run([stand_in, "stop", "edgelstm-pump.service"], env={**os.environ, "HOME": str(running.home)})
+
+
+def base(board: StandIn) -> Path:
+    return board.home / ".local/share/edgelstm/pump"
+
+
+def current(board: StandIn) -> str | None:
+    link = base(board) / "current"
+    return link.resolve().name if link.exists() else None
+
+
+def deploy(board: StandIn, bundle: Path, wheels: Path, *arguments: object) -> Done:
+    return call("deploy", bundle, board.host, *board.arguments, "--wheels", wheels, *arguments)
+
+
+def test_a_model_is_verified_there_and_becomes_current(board, bundles, wheels):
+    done = deploy(board, bundles["first"], wheels, "--precision", "int8", "--json")
+    assert done.status == 0, done.err
+    (result,) = json.loads(done.out)["boards"]
+    assert result["parity"]["passed"]
+    assert result["parity"]["parity"]["steps"] == 1025
+    assert (result["step"]["backend"], result["step"]["precision"]) == ("native", "int8")
+    assert 0 < result["step"]["p50"] <= result["step"]["p99"]
+    assert current(board) == result["version"]
+    # What was installed runs by itself, with nothing of this checkout.
+    xs = inputs(NAME, 50)
+    text = "\n".join(",".join(map(str, row)) for row in xs)
+    script = f"PYTHONSAFEPATH=1 {base(board)}/current/start"
+    ran = subprocess.run(["ssh", *board.options, board.host, script], input=text, capture_output=True, text=True)
+    answers = np.loadtxt(ran.stdout.splitlines(), delimiter=",")
+    want = load(bundles["first"], "native", "int8").stream().run(xs)
+    np.testing.assert_allclose(answers, want, rtol=1e-5, atol=1e-6)
+
+
+def test_back_and_forth(board, bundles, wheels):
+    assert call("status", "pump", board.host, *board.arguments).status == 1  # Nothing is there yet.
+    versions = []
+    for name in ("first", "second", "first", "second"):
+        done = deploy(board, bundles[name], wheels, "--keep", "3", "--json")
+        versions.append(json.loads(done.out)["boards"][0]["version"])
+        time.sleep(1.1)  # Versions are told apart by the second.
+    assert current(board) == versions[3]
+    listed = json.loads(call("deploy", "pump", board.host, "--list", *board.arguments, "--json").out)["boards"][0]
+    assert [v["id"] for v in listed["versions"]] == versions[1:]
+    assert [v["current"] for v in listed["versions"]] == [False, False, True]
+    back = call("deploy", "pump", board.host, "--rollback", *board.arguments)
+    assert back.status == 0
+    assert f"back to {versions[2]}" in back.out
+    assert current(board) == versions[2]
+    assert call("deploy", bundles["first"], board.host, "--rollback", *board.arguments).status == 0
+    assert current(board) == versions[3]  # There and back again.
+    status = call("status", "pump", board.host, *board.arguments)
+    assert status.status == 0
+    assert "dB against Keras there, no service" in status.out
+
+
+def test_a_service_carries_its_state_from_version_to_version(board, bundles, wheels):
+    state = base(board) / "state"
+    state.mkdir(parents=True)
+    os.mkfifo(state / "in")
+    xs = inputs(NAME, 60)
+    done = deploy(board, bundles["first"], wheels, *SERVICE)
+    assert done.status == 0, done.out + done.err
+    assert "service runs" in done.out
+    with (state / "in").open("w") as feed:  # Kept open, or the service would see its input end.
+        answers = _fed(feed, state, xs[:40])
+        time.sleep(6)  # Until a report has been written.
+        (shown,) = json.loads(call("status", "pump", board.host, *board.arguments, "--json").out)["boards"]
+        assert shown["running"]
+        assert shown["report"]["steps"] == 40
+        assert 0 < shown["report"]["step_us"]["p50"] <= shown["report"]["step_us"]["p99"]
+        log = (board.home / ".running/edgelstm-pump.service.log").read_text()
+        assert log.startswith("READY=1")
+        assert log.count("WATCHDOG=1") >= 10
+        # The same bundle again: the old process is stopped with its state saved, and the new one goes on from there.
+        time.sleep(1)
+        again = deploy(board, bundles["first"], wheels, *SERVICE)
+        assert again.status == 0, again.out + again.err
+        answers = np.concatenate([answers, _fed(feed, state, xs[40:])])
+    want = load(bundles["first"], "native").stream().run(xs)
+    np.testing.assert_allclose(answers, want, rtol=1e-5, atol=1e-6)
+
+
+def _fed(feed, state: Path, rows: np.ndarray) -> np.ndarray:
+    feed.write("".join(",".join(map(str, row)) + "\n" for row in rows))
+    feed.flush()
+    end = time.monotonic() + 30
+    while time.monotonic() < end:
+        lines = (state / "out").read_text().splitlines() if (state / "out").exists() else []
+        if len(lines) == len(rows):
+            return np.loadtxt(lines, delimiter=",", ndmin=2)
+        time.sleep(0.05)
+    raise AssertionError("no answers")
+
+
+def test_a_version_that_does_not_come_up_gives_way_to_the_one_before(board, bundles, wheels):
+    state = base(board) / "state"
+    state.mkdir(parents=True)
+    os.mkfifo(state / "in")
+    with open(os.open(state / "in", os.O_RDWR), "w"):
+        assert deploy(board, bundles["first"], wheels, *SERVICE).status == 0
+        before = current(board)
+        time.sleep(1.1)
+        done = deploy(board, bundles["second"], wheels, "--", "--input", "{state}/nowhere")
+        assert done.status == 1
+        assert "FAILED" in done.out
+        assert "the version before runs again" in done.out
+        assert current(board) == before
+        (shown,) = json.loads(call("status", "pump", board.host, *board.arguments, "--json").out)["boards"]
+        assert shown["running"]
+
+
+@pytest.mark.parametrize(
+    ("bundle", "arguments", "words"),
+    [
+        ("wrong", (), "could not be verified on the board: native float32 on native: "),
+        ("second", ("--backend", "onnx", "--precision", "float32"), "no wheel of onnxruntime in"),
+        ("second", ("--precision", "int16x8"), "could not be measured on the board: edgelstm"),
+        ("second", ("--system", "--name", "../x"), "'../x' cannot be a folder's"),
+    ],
+)
+def test_whatever_fails_leaves_the_old_version(board, bundles, wheels, bundle, arguments, words):
+    assert deploy(board, bundles["first"], wheels).status == 0
+    before = current(board)
+    time.sleep(1.1)
+    if "onnx" in arguments:
+        _hide(board, "onnxruntime")
+    done = deploy(board, bundles[bundle], wheels, *arguments)
+    assert done.status in (1, 2)
+    assert words in done.out + done.err
+    assert current(board) == before
+    assert [path.name for path in (base(board) / "versions").iterdir()] == [before]
+
+
+def _hide(board: StandIn, package: str) -> None:
+    """A Python there without a package that this one has."""
+    python = board.folder.parent / "commands/python3"
+    python.unlink()
+    block = f"import sys; sys.modules[{package!r}] = None"
+    startup = board.folder / "startup"
+    startup.mkdir()
+    (startup / "sitecustomize.py").write_text(
+        "import importlib.util as u\nreal = u.find_spec\n"
+        f"u.find_spec = lambda name, *a: None if name == {package!r} else real(name, *a)\n# {block}\n"
+    )
+    python.write_text(f'#!/bin/sh\nPYTHONPATH={startup}:$PYTHONPATH exec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+
+
+def test_a_wheel_that_does_not_fit(board, bundles, wheels, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    (made,) = wheels.glob("*.whl")
+    shutil.copy(
+        made, other / made.name.replace("linux_x86_64", "manylinux_2_17_aarch64").replace("linux_aarch64", "linux_x")
+    )
+    done = deploy(board, bundles["first"], other)
+    assert done.status == 1
+    assert "no wheel of edgelstm in" in done.out
+    assert "it has edgelstm-" in done.out
+    assert "make wheels" in done.out
+    assert not base(board).exists()
+
+
+def test_a_connection_that_breaks_half_way(board, bundles, wheels):
+    """While the files are on their way."""
+    assert deploy(board, bundles["first"], wheels).status == 0
+    before = current(board)
+    breaking = board.folder / "breaking.py"
+    breaking.write_text(
+        "import os, socket, sys, threading\n"
+        "there = socket.create_connection(('127.0.0.1', int(sys.argv[1])))\n"
+        "def back():\n"
+        "    while data := there.recv(65536): os.write(1, data)\n"
+        "threading.Thread(target=back, daemon=True).start()\n"
+        "left = 300_000\n"
+        "while left > 0 and (data := os.read(0, 65536)): there.sendall(data); left -= len(data)\n"
+        "os._exit(0)\n"
+    )
+    config = board.folder / "ssh_config"
+    text = config.read_text()
+    port = next(line.split()[1] for line in text.splitlines() if "Port" in line)
+    config.write_text(text + f"  ProxyCommand {sys.executable} {breaking} {port}\n")
+    time.sleep(1.1)
+    done = deploy(board, bundles["second"], wheels)
+    assert done.status == 1
+    assert "the connection broke" in done.out
+    assert current(board) == before
+    config.write_text(text)
+    time.sleep(2)
+    assert [path.name for path in (base(board) / "versions").iterdir()] == [before]
+    assert deploy(board, bundles["second"], wheels).status == 0
+    assert current(board) != before
+
+
+def test_a_full_disk(board, bundles, wheels, monkeypatch):
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(board.home)], capture_output=True)
+    if mounted.returncode != 0:
+        pytest.skip("mounting takes root")
+    try:
+        done = deploy(board, bundles["first"], wheels)
+        assert done.status == 1
+        assert "are free" in done.out
+        # It fills up while the files arrive: two versions do not fit.
+        monkeypatch.setattr("edgelstm.devices.deploy._MARGIN", 0)
+        assert deploy(board, bundles["first"], wheels).status == 0
+        before = current(board)
+        real = Facts.__init__
+        monkeypatch.setattr(Facts, "__init__", lambda self, **raw: real(self, **{**raw, "free": 10**12}))
+        time.sleep(1.1)
+        done = deploy(board, bundles["second"], wheels)
+        assert done.status == 1
+        assert "No space left on device" in done.out
+        assert current(board) == before
+        assert [path.name for path in (base(board) / "versions").iterdir()] == [before]
+    finally:
+        subprocess.run(["umount", str(board.home)], check=True)
+
+
+def test_a_board_that_requires_signatures(bundles, wheels, tmp_path, monkeypatch):
+    require("ssh-keygen")
+    for key in ("ours", "theirs"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / key)], check=True)
+    (tmp_path / "allowed").write_text(f"builder {(tmp_path / 'ours.pub').read_text()}")
+    commands = tmp_path / "commands"
+    commands.mkdir()
+    python = commands / "python3"  # A board on which every program is told so.
+    python.write_text(f'#!/bin/sh\nEDGELSTM_ALLOWED_SIGNERS={tmp_path}/allowed exec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    bundle = Path(shutil.copy(bundles["first"], tmp_path / "pump.edge"))
+    with local_board(tmp_path / "board", commands) as board:
+        unsigned = deploy(board, bundle, wheels)
+        assert (unsigned.status, "is not signed" in unsigned.out) == (1, True)
+        assert call("sign", bundle, "--key", tmp_path / "theirs").status == 0
+        stolen = deploy(board, bundle, wheels)
+        assert (stolen.status, "signed by nobody whom" in stolen.out) == (1, True)
+        assert call("sign", bundle, "--key", tmp_path / "ours").status == 0
+        content = bytearray(bundle.read_bytes())
+        at = content.index(b'"parameters"')
+        content[at + 15] ^= 1
+        flipped = tmp_path / "flipped.edge"
+        flipped.write_bytes(content)
+        assert deploy(board, flipped, wheels, "--name", "pump").status in (1, 2)
+        assert current(board) is None
+        assert deploy(board, bundle, wheels).status == 0
+
+
+def test_a_host_key_that_is_not_known_is_not_waved_through(board, bundles, wheels):
+    known = board.folder / "known_hosts"
+    known.write_text(known.read_text().replace("ssh-ed25519 A", "ssh-ed25519 B"))
+    done = deploy(board, bundles["first"], wheels)
+    assert done.status == 1
+    assert "Host key verification failed" in done.out
+
+
+def test_several_boards_at_once_each_with_its_own_result(bundles, wheels, tmp_path):
+    commands = tmp_path / "commands"
+    commands.mkdir()
+    (commands / "python3").symlink_to(sys.executable)
+    with local_board(tmp_path / "a", commands, "a") as a, local_board(tmp_path / "b", commands, "b") as b:
+        config = tmp_path / "both"
+        config.write_text("".join((each.folder / "ssh_config").read_text() for each in (a, b)))
+        hosts = ["a", "nowhere.invalid", "b"]
+        done = call("deploy", bundles["first"], *hosts, f"--ssh-option=-F{config}", "--wheels", wheels, "--json")
+        results = json.loads(done.out)["boards"]
+        assert done.status == 1
+        assert [result["host"] for result in results] == hosts
+        assert ["error" in result for result in results] == [False, True, False]
+        assert current(a)
+        assert current(b)
+
+
+@pytest.mark.parametrize("system", [True, False])
+def test_systemd_takes_the_unit(system, tmp_path):
+    require("systemd-analyze")
+    start = tmp_path / "current/start"
+    start.parent.mkdir()
+    start.write_text("#!/bin/sh\n")
+    start.chmod(0o755)
+    file = tmp_path / "edgelstm-pump.service"
+    file.write_text(units.unit("pump", str(tmp_path), system, devices=["/dev/ttyUSB0"]))
+    done = subprocess.run(["systemd-analyze", "verify", str(file)], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    for line in (
+        "NoNewPrivileges=yes",
+        "ProtectSystem=strict",
+        "Restart=on-failure",
+        "WatchdogSec=30",
+        "MemoryMax=256M",
+    ):
+        assert line in file.read_text().splitlines()
+
+
+def test_the_start_script_quotes_what_it_is_given(tmp_path):
+    script = tmp_path / "start"
+    arguments = ["--publish", "it's a 'topic'; rm -rf {state}", "$HOME", "{state}/x y"]
+    script.write_text(units.start_script("auto", None, arguments, True).replace("exec python3", "exec echo"))
+    (tmp_path / "kept").mkdir()
+    done = subprocess.run(
+        ["sh", "-c", f". {script}"], capture_output=True, text=True, env={**os.environ, "STATE_DIRECTORY": "/kept"}
+    )
+    assert done.stdout.strip().endswith(
+        "--report /kept/report.json --publish it's a 'topic'; rm -rf /kept $HOME /kept/x y"
+    )
