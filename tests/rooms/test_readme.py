@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 from edgelstm.runtime import Bundle, load
 from edgelstm.runtime.parity import TOLERANCES
+from edgelstm.toolkit.cli import COMMANDS
 
 from tests.export.interpreters import snr_db
 from tests.toolkit.conftest import call
 
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+DEVICES = (ROOT / "devices" / "README.md").read_text(encoding="utf-8")
 FEATURES, STEPS = 8, 120
 
 
@@ -38,8 +41,8 @@ def place(model, tmp_path, monkeypatch):
     return tmp_path
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def blocks(language: str, text: str = README) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
 def test_the_interface_in_python(place, model):
@@ -79,10 +82,20 @@ def test_litert_alone(place, model, precision):
     assert snr_db(np.array(answers), np.array(model(xs[None]))[0]) >= TOLERANCES[precision]
 
 
+def test_onnxruntime_alone(place, model):
+    (code,) = blocks("python", DEVICES)
+    assert call("export", "pump.keras", "-o", "folder", "--format", "onnx").status == 0
+    xs = np.random.default_rng(1).standard_normal((STEPS, FEATURES)).astype(np.float32)
+    answers: list[np.ndarray] = []
+    exec(code.replace("model.float32.onnx", "folder/model.float32.onnx"), {"timesteps": xs, "print": answers.append})
+    assert snr_db(np.array(answers), np.array(model(xs[None]))[0]) >= 100
+
+
 def test_every_option_that_it_names_exists():
-    help_of = {name: call(name, "--help").out for name in ("train", "export", "verify", "inspect", "run", "bench")}
-    for block in blocks("sh"):
-        for line in block.splitlines():
+    help_of = {name: call(name, "--help").out for name in COMMANDS}
+    for block in [*blocks("sh"), *blocks("console", DEVICES)]:
+        for line in block.replace("\\\n", "").splitlines():
+            line = line.removeprefix("$ ").partition(" -- ")[0]
             command = re.search(r"\bedgelstm(-run| \w+)([^|#]*)", line)
             if command is None:
                 continue
