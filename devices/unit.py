@@ -20,10 +20,7 @@ def start_script(backend: str, precision: str | None, arguments: Sequence[str], 
     """
     words = ["--backend", backend, *(["--precision", precision] if precision else [])]
     fixed = " ".join(shlex.quote(word) for word in words)
-    # In single quotes but for {state}, which is the shell's to fill in.
-    given = " ".join(
-        '"$state"'.join(shlex.quote(part) if part else "" for part in a.split("{state}")) for a in arguments
-    )
+    given = " ".join(map(_quoted, arguments))
     kept = ' --report "$state/report.json"' if report else ""
     return f"""#!/bin/sh
 # Written by `edgelstm deploy`, which replaces it; a change here is lost.

@@ -1,10 +1,10 @@
-"""Reads timesteps from text: CSV with or without a header, or JSON lines; one timestep per line."""
+"""Timesteps as text: reads CSV with or without a header, or JSON lines, one per line; writes answers as JSON."""
 
 from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -94,27 +94,16 @@ class RowReader:
             value: Any = json.loads(text)
         except ValueError as error:
             raise InputError(f"{self._source}: line {number}: not JSON ({error})") from error
-        if isinstance(value, dict):
-            given = cast("dict[str, Any]", value)
-            missing = [feature for feature in self._features if feature not in given]
-            if missing:
-                raise InputError(f"{self._source}: line {number}: no {', '.join(map(repr, missing))}")
-            values = [given[feature] for feature in self._features]
-        else:
-            values = cast("list[Any]", value if isinstance(value, list) else [value])
-            if len(values) != len(self._features):
-                raise InputError(
-                    f"{self._source}: line {number}: {len(values)} values where {len(self._features)} belong"
-                )
-        return [self._number(v, name, number) for v, name in zip(values, self._features, strict=True)]
+        try:
+            return json_values(value, self._features)
+        except InputError as error:
+            raise InputError(f"{self._source}: line {number}: {error}") from error
 
-    def _number(self, value: Any, name: str, number: int) -> float:
-        if isinstance(value, (int, float, str)) and not isinstance(value, bool):
-            try:
-                return float(value)
-            except (ValueError, OverflowError):
-                pass
-        raise InputError(f"{self._source}: line {number}: {name} is {value!r}, not a number")
+    def _number(self, value: str, name: str, number: int) -> float:
+        try:
+            return _number(value, name)
+        except InputError as error:
+            raise InputError(f"{self._source}: line {number}: {error}") from error
 
     def _cells(self, text: str) -> list[str]:
         return next(csv.reader([text], delimiter=self._delimiter))
@@ -152,6 +141,51 @@ def read_table(path: Path, features: Sequence[str], named: bool = True) -> Float
     if not rows:
         raise InputError(f"{path}: holds no timesteps")
     return np.array(rows, np.float32)
+
+
+def json_values(value: Any, features: Sequence[str]) -> list[float]:
+    """The values of a timestep from parsed JSON: an object with the features by name, or an array of them in order.
+
+    Raises:
+        InputError: one is missing or no number. The message does not say where; the caller knows.
+    """
+    if isinstance(value, dict):
+        given = cast("dict[str, Any]", value)
+        missing = [feature for feature in features if feature not in given]
+        if missing:
+            raise InputError(f"no {', '.join(map(repr, missing))}")
+        values = [given[feature] for feature in features]
+    else:
+        values = cast("list[Any]", value if isinstance(value, list) else [value])
+        if len(values) != len(features):
+            raise InputError(f"{len(values)} values where {len(features)} belong")
+    return [_number(v, name) for v, name in zip(values, features, strict=True)]
+
+
+def json_object(names: Sequence[str], values: Float32Array, first: Mapping[str, int] | None = None) -> str:
+    """An answer as a JSON object; the shortest decimals that give the same float32 again.
+
+    JSON has no NaN or infinity; a model that overflows gives them all the same, and they are written as null.
+
+    Args:
+        names: of the outputs.
+        values: (outputs,).
+        first: what stands in front of them.
+    """
+    pairs = [f"{json.dumps(name)}: {value}" for name, value in (first or {}).items()]
+    for name, value in zip(names, values, strict=True):
+        text = str(value)
+        pairs.append(f"{json.dumps(name)}: {text if text.lstrip('-')[:1].isdigit() else 'null'}")
+    return "{" + ", ".join(pairs) + "}"
+
+
+def _number(value: Any, name: str) -> float:
+    if isinstance(value, (int, float, str)) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except (ValueError, OverflowError):
+            pass
+    raise InputError(f"{name} is {value!r}, not a number")
 
 
 def _is_number(cell: str) -> bool:

@@ -1,27 +1,38 @@
-"""`run`: reads one timestep per line, writes one prediction per line, and keeps its state over a restart."""
+"""`run`: reads one timestep per line, writes one prediction per line, and keeps its state over a restart.
+
+Lines come from a file, a pipe or a serial port, and predictions go to a file, a pipe or an MQTT topic. With
+`--subscribe`, timesteps come from MQTT too, and all of it is `mqtt.service`'s.
+"""
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import signal
 import sys
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
+from itertools import takewhile
 from pathlib import Path
-from types import FrameType
-from typing import Any, BinaryIO, TextIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
 import numpy as np
 
 from .archive import replacing
 from .errors import InputError
+from .heartbeat import Heartbeat
+from .interrupt import Interrupt, interrupts
+from .lines import lines
 from .model import Model, load
-from .rows import RowReader, numbered_lines
+from .mqtt import options as mqtt_options
+from .notes import note
+from .rows import RowReader, json_object, numbered_lines
 from .signature import add_signers_argument
 from .stream import Stream
+
+if TYPE_CHECKING:
+    from .mqtt.publisher import Publisher
 
 HELP = "stream timesteps from a file or standard input through a model, one prediction per line"
 
@@ -29,19 +40,25 @@ HELP = "stream timesteps from a file or standard input through a model, one pred
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("model", help="a bundle (.edge or folder), or an exported .elm, .tflite or .onnx file")
-    parser.add_argument(
-        "input", nargs="?", default="-", metavar="FILE", help="CSV or JSON lines; - (default) is standard input"
-    )
+    parser.add_argument("input", nargs="?", metavar="FILE", help="CSV or JSON lines; - (default) is standard input")
     parser.add_argument("--output", default="-", metavar="FILE", help="where to; - (default) is standard output")
     add_model_arguments(parser)
     parser.add_argument("--window", type=int, metavar="T", help="answer as on the last T inputs from zero state")
     parser.add_argument("--state", type=Path, metavar="FILE", help="continue from this state and keep it up to date")
     parser.add_argument(
-        "--save-every", type=float, default=10.0, metavar="SECONDS", help="how often to write --state (default 10)"
+        "--save-every",
+        type=float,
+        metavar="SECONDS",
+        help="how often to write --state (default 10; with --subscribe 0: whenever no message waits)",
     )
     parser.add_argument(
         "--skip-bad", action="store_true", help="report a malformed or non-finite line and go on, instead of stopping"
     )
+    parser.add_argument("--report", type=Path, metavar="FILE", help="keep counts and step times in this file, as JSON")
+    serial = parser.add_argument_group('serial port (pip install "edgelstm[serial]")')
+    serial.add_argument("--input", dest="port", metavar="FILE", help="the same as FILE, or a port: /dev/ttyUSB0")
+    serial.add_argument("--baud", type=int, metavar="N", help="--input is a serial port at this speed")
+    mqtt_options.add_arguments(parser)
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,19 +74,37 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         EdgeLSTMError: the model, the state or a line of input is bad.
     """
+    if args.port is not None and args.input is not None:
+        raise InputError(f"{args.input} and --input {args.port}: give one of them")
+    if args.baud is not None and args.port is None:
+        raise InputError("--baud goes with --input PORT")
+    args.input = args.port or args.input or "-"
+    mqtt_options.check(args)
+    if args.subscribe is not None:
+        from .mqtt.command import serve
+
+        return serve(args)
     model = load(args.model, args.backend, args.precision, args.allowed_signers)
     stream = model.stream(args.window)
     if args.state is not None and args.state.exists():
         stream.restore(_read_state(args.state))
     with ExitStack() as stack:
-        stop = stack.enter_context(_interrupts())
-        source: BinaryIO = sys.stdin.buffer if args.input == "-" else stack.enter_context(_open(args.input, "rb"))
-        sink: TextIO = sys.stdout if args.output == "-" else stack.enter_context(_open(args.output, "w"))
+        stop = stack.enter_context(interrupts())
+        publisher = None
+        if args.mqtt is not None:
+            from .mqtt.command import publishing
+
+            publisher = stack.enter_context(publishing(args, stop, patient=args.baud is None))
+        unnamed = tuple(f"x{i}" for i in range(len(model.features)))
+        make_reader = partial(RowReader, model.features, _name(args.input), model.features != unnamed)
+        numbered = _numbered(args, stack, make_reader, stop, publisher)
+        write = stack.enter_context(_sink(args.output)) if publisher is None else publisher.write
         if args.state is not None:
             _save(stream, args.state)  # Fails now, not after hours, where it cannot be written.
             stack.callback(_save, stream, args.state)
         try:
-            read = _pump(model, stream, source, sink, args, stop)
+            heartbeat = stack.enter_context(Heartbeat(args.report, {"model": model.name, "backend": model.backend}))
+            read = _pump(model, stream, make_reader(), numbered, write, args, heartbeat)
         except BrokenPipeError:
             # Whoever read the predictions has gone; nobody is left to tell.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -79,24 +114,55 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _pump(
-    model: Model, stream: Stream, source: BinaryIO, sink: TextIO, args: argparse.Namespace, stop: _Interrupt
-) -> int:
-    """Line in, prediction out, until the end or an interruption; returns the number of lines that were a timestep."""
+def _numbered(
+    args: argparse.Namespace,
+    stack: ExitStack,
+    make_reader: Callable[[], RowReader],
+    stop: Interrupt,
+    publisher: Publisher | None,
+) -> Iterator[tuple[int, str]]:
+    """The lines of the input with their numbers, until it ends or an interruption comes."""
     name = _name(args.input)
-    default = tuple(f"x{i}" for i in range(len(model.features)))
-    reader = RowReader(model.features, name, model.features != default)
+    if args.baud is not None:
+        from .serial_port import serial_port
+
+        port = stack.enter_context(serial_port(args.input, args.baud))
+        found = port.from_whole_line(port.lines() if publisher is None else port.lines(publisher.wait), make_reader)
+    else:
+        source: BinaryIO = sys.stdin.buffer if args.input == "-" else stack.enter_context(_open(args.input, "rb"))
+        file = source.fileno()
+        found = numbered_lines(
+            source if publisher is None else lines(file, partial(os.read, file, 65536), name, publisher.wait), name
+        )
+    # The publisher waits for the interruption itself: none may come in the middle of what it does for its connection.
+    return stop.until(found) if publisher is None else takewhile(lambda _: not stop.requested, found)
+
+
+def _pump(
+    model: Model,
+    stream: Stream,
+    reader: RowReader,
+    numbered: Iterator[tuple[int, str]],
+    write: Callable[[str], None],
+    args: argparse.Namespace,
+    heartbeat: Heartbeat,
+) -> int:
+    """Line in, prediction out, until the lines end; returns the number of those that were a timestep."""
+    name = _name(args.input)
+    save_every = 10.0 if args.save_every is None else args.save_every
+    as_json = args.json or args.mqtt is not None
     read, saved = 0, time.monotonic()
-    for number, line in stop.until(numbered_lines(source, name)):
+    for number, line in numbered:
         try:
             first = reader.kind is None
             row = reader.parse(line, number)
-            if first and reader.header and not args.json:
-                _write(sink, ",".join(model.outputs))
+            if first and reader.header and not as_json:
+                write(",".join(model.outputs))
             if row is None:
                 continue
             read += 1
-            y = stream.step(row)
+            with heartbeat.step():
+                y = stream.step(row)
         except InputError as error:
             message = str(error) if name in str(error) else f"{name}: line {number}: {error}"
             if not args.skip_bad:
@@ -110,73 +176,34 @@ def _pump(
                 "more, and no later answer will be one; it does not stay bounded when its state is carried on. Answer "
                 f"on the last inputs only (--window {model.window or 'T'})"
             )
-        values = [str(value) for value in y]
-        if args.json or reader.kind == "json":
-            pairs = (f"{json.dumps(key)}: {_json_number(v)}" for key, v in zip(model.outputs, values, strict=True))
-            _write(sink, "{" + ", ".join(pairs) + "}")
-        else:
-            _write(sink, ",".join(values))
+        write(
+            json_object(model.outputs, y) if as_json or reader.kind == "json" else ",".join(str(value) for value in y)
+        )
         if args.window is None and model.window is not None and stream.steps == model.window + 1:
-            print(
-                f"edgelstm: note: the model was trained on windows of {model.window} timesteps; the state is now "
-                f"carried past that (--window {model.window} answers on the last {model.window} only)",
-                file=sys.stderr,
-                flush=True,
+            note(
+                f"the model was trained on windows of {model.window} timesteps; the state is now "
+                f"carried past that (--window {model.window} answers on the last {model.window} only)"
             )
-        if args.state is not None and time.monotonic() - saved >= args.save_every:
+        if args.state is not None and time.monotonic() - saved >= save_every:
             _save(stream, args.state)
             saved = time.monotonic()
     return read
 
 
-class _Interrupt:
-    """Turns Ctrl-C and SIGTERM into an end between two timesteps: never in the middle of one."""
-
-    def __init__(self) -> None:
-        self.requested = False
-        self._waiting = False
-
-    def handle(self, number: int, frame: FrameType | None) -> None:
-        """Handle a signal."""
-        del number, frame
-        self.requested = True
-        if self._waiting:
-            raise KeyboardInterrupt
-
-    def until(self, items: Iterator[tuple[int, str]]) -> Iterator[tuple[int, str]]:
-        """The items, until they end or an interruption comes."""
-        while not self.requested:
-            try:
-                self._waiting = True
-                item = next(items, None)
-            except KeyboardInterrupt:
-                return
-            finally:
-                self._waiting = False
-            if item is None:
-                return
-            yield item
-
-
 @contextmanager
-def _interrupts() -> Generator[_Interrupt]:
-    interrupt = _Interrupt()
-    before = {number: signal.signal(number, interrupt.handle) for number in (signal.SIGINT, signal.SIGTERM)}
+def _sink(path: str) -> Generator[Callable[[str], None]]:
+    """Something to write lines to, each flushed."""
+    sink: TextIO = sys.stdout if path == "-" else _open(path, "w")
+
+    def write(line: str) -> None:
+        sink.write(line + "\n")
+        sink.flush()
+
     try:
-        yield interrupt
+        yield write
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _write(sink: TextIO, line: str) -> None:
-    sink.write(line + "\n")
-    sink.flush()
-
-
-def _json_number(text: str) -> str:
-    # JSON has no NaN or infinity; a model that overflows gives them all the same.
-    return text if text.lstrip("-")[:1].isdigit() else "null"
+        if path != "-":
+            sink.close()
 
 
 def _name(path: str) -> str:

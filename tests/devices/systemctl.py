@@ -64,12 +64,11 @@ def is_active(unit: str) -> int:
 def supervise(unit: str) -> int:
     text = (UNITS / unit).read_text()
     command = next(line.removeprefix("ExecStart=") for line in text.splitlines() if line.startswith("ExecStart="))
-    address = RUNNING / f"{unit}.socket"
-    address.unlink(missing_ok=True)
+    address = f"@{unit}-{os.getpid()}"  # In the abstract namespace: a path of a test's folder is too long for a socket.
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified, (RUNNING / f"{unit}.log").open("a") as said:
-        notified.bind(str(address))
+        notified.bind("\0" + address[1:])
         notified.settimeout(0.05)
-        environment = {**os.environ, "NOTIFY_SOCKET": str(address), "WATCHDOG_USEC": "600000"}
+        environment = {**os.environ, "NOTIFY_SOCKET": address, "WATCHDOG_USEC": "600000"}
         with (RUNNING / f"{unit}.journal").open("a") as journal:
             service = subprocess.Popen(
                 command.split(), env=environment, stdin=subprocess.DEVNULL, stdout=journal, stderr=journal

@@ -10,6 +10,7 @@ import sys
 import time
 import zipfile
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 import pytest
@@ -135,13 +136,11 @@ def test_back_and_forth(board, bundles, wheels):
 
 def test_a_service_carries_its_state_from_version_to_version(board, bundles, wheels):
     state = base(board) / "state"
-    state.mkdir(parents=True)
-    os.mkfifo(state / "in")
     xs = inputs(NAME, 60)
-    done = deploy(board, bundles["first"], wheels, *SERVICE)
-    assert done.status == 0, done.out + done.err
-    assert "service runs" in done.out
-    with (state / "in").open("w") as feed:  # Kept open, or the service would see its input end.
+    with fed_by_hand(state) as feed:
+        done = deploy(board, bundles["first"], wheels, *SERVICE)
+        assert done.status == 0, done.out + done.err
+        assert "service runs" in done.out
         answers = _fed(feed, state, xs[:40])
         time.sleep(6)  # Until a report has been written.
         (shown,) = json.loads(call("status", "pump", board.host, *board.arguments, "--json").out)["boards"]
@@ -160,6 +159,13 @@ def test_a_service_carries_its_state_from_version_to_version(board, bundles, whe
     np.testing.assert_allclose(answers, want, rtol=1e-5, atol=1e-6)
 
 
+def fed_by_hand(state: Path) -> TextIO:
+    """The other end of the service's input; open, or the service would see its input end."""
+    state.mkdir(parents=True)
+    os.mkfifo(state / "in")
+    return open(os.open(state / "in", os.O_RDWR), "w")
+
+
 def _fed(feed, state: Path, rows: np.ndarray) -> np.ndarray:
     feed.write("".join(",".join(map(str, row)) + "\n" for row in rows))
     feed.flush()
@@ -173,10 +179,7 @@ def _fed(feed, state: Path, rows: np.ndarray) -> np.ndarray:
 
 
 def test_a_version_that_does_not_come_up_gives_way_to_the_one_before(board, bundles, wheels):
-    state = base(board) / "state"
-    state.mkdir(parents=True)
-    os.mkfifo(state / "in")
-    with open(os.open(state / "in", os.O_RDWR), "w"):
+    with fed_by_hand(base(board) / "state"):
         assert deploy(board, bundles["first"], wheels, *SERVICE).status == 0
         before = current(board)
         time.sleep(1.1)

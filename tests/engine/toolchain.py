@@ -20,9 +20,14 @@ def language(compiler: str) -> tuple[str, ...]:
     return (*(("-x", "c++", "-std=c++11") if compiler.endswith("++") else ("-std=c99",)), "-ffp-contract=off")
 
 
+def find(tool: str) -> str | None:
+    """Where a tool is, also where Debian puts daemons, in which a user's PATH need not look."""
+    return shutil.which(tool, path=os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"]))
+
+
 def require(*tools: str) -> None:
     """Skip without these tools; fail where everything must be there, as in continuous integration."""
-    missing = [tool for tool in tools if shutil.which(tool) is None]
+    missing = [tool for tool in tools if find(tool) is None]
     if missing and os.environ.get("EDGELSTM_ALL_TOOLS"):
         pytest.fail(f"{', '.join(missing)} should be installed: .ci/system-packages lists what the tests use")
     if missing:

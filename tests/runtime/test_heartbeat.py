@@ -1,4 +1,4 @@
-"""A stream as a service: what it tells systemd and when it does not, and the figures of its report."""
+"""The heartbeat of a service: what it tells systemd and when it does not, and the figures of its report."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import socket
 import time
 
 import pytest
-from edgelstm.runtime.service import Service
+from edgelstm.runtime.errors import InputError
+from edgelstm.runtime.heartbeat import Heartbeat
 
 
 @pytest.fixture
@@ -35,10 +36,10 @@ def drained(notified: socket.socket) -> list[str]:
 
 
 def test_it_says_that_it_is_ready_alive_and_stopping(notified):
-    with Service(environment=environment(notified, WATCHDOG_USEC="150000")) as service:
+    with Heartbeat(environment=environment(notified, WATCHDOG_USEC="150000")) as heartbeat:
         assert notified.recv(4096) == b"READY=1"
         for _ in range(3):
-            with service.step():
+            with heartbeat.step():
                 pass
             assert notified.recv(4096).decode().startswith("WATCHDOG=1\nSTATUS=")
         time.sleep(0.1)
@@ -48,8 +49,8 @@ def test_it_says_that_it_is_ready_alive_and_stopping(notified):
 
 def test_a_step_that_hangs_gets_no_ping(notified):
     """Or systemd would never restart it."""
-    with Service(environment=environment(notified, WATCHDOG_USEC="300000")) as service:
-        with service.step():
+    with Heartbeat(environment=environment(notified, WATCHDOG_USEC="300000")) as heartbeat:
+        with heartbeat.step():
             time.sleep(0.25)
             drained(notified)
             time.sleep(0.6)
@@ -59,7 +60,7 @@ def test_a_step_that_hangs_gets_no_ping(notified):
 
 
 def test_waiting_for_input_is_no_hanging(notified):
-    with Service(environment=environment(notified, WATCHDOG_USEC="150000")):
+    with Heartbeat(environment=environment(notified, WATCHDOG_USEC="150000")):
         time.sleep(0.6)
         assert sum(message.startswith("WATCHDOG=1") for message in drained(notified)) >= 5
 
@@ -69,47 +70,48 @@ def test_an_abstract_socket(tmp_path):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
         receiver.bind(name)
         receiver.settimeout(5)
-        with Service(environment={"NOTIFY_SOCKET": "@" + name[1:]}):
+        with Heartbeat(environment={"NOTIFY_SOCKET": "@" + name[1:]}):
             assert receiver.recv(4096) == b"READY=1"
 
 
 def test_a_watchdog_meant_for_another_process_is_left_alone(notified):
     other = environment(notified, WATCHDOG_USEC="100000", WATCHDOG_PID="1")
-    with Service(environment=other):
+    with Heartbeat(environment=other):
         time.sleep(0.3)
     assert drained(notified) == ["READY=1", "STOPPING=1"]
 
 
 def test_without_systemd_it_is_silent_and_has_no_thread(tmp_path):
-    with Service(environment={}) as service, service.step():
+    with Heartbeat(environment={}) as heartbeat, heartbeat.step():
         pass
 
 
 def test_the_report(tmp_path):
     report = tmp_path / "report.json"
-    before = time.time()
-    with Service(report, {"backend": "native"}, environment={}) as service:
+    before = round(time.time(), 3)
+    with Heartbeat(report, {"backend": "native"}, environment={}) as heartbeat:
         at_start = json.loads(report.read_text())
         assert (at_start["steps"], at_start["step_us"]) == (0, {"p50": None, "p99": None})
         for i in range(100):
-            with service.step():
+            with heartbeat.step():
                 time.sleep(0.003 if i % 50 == 0 else 0.0005)
     figures = json.loads(report.read_text())
     assert figures["steps"] == 100
     assert (figures["backend"], figures["pid"]) == ("native", os.getpid())
-    assert before <= figures["started"] <= figures["written"] <= time.time()
+    assert before <= figures["started"] <= figures["written"] <= round(time.time(), 3)
     # What was slept, and what sleeping takes besides.
     assert 500 <= figures["step_us"]["p50"] < 3000 <= figures["step_us"]["p99"]
     assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
 
 
 def test_a_step_that_fails_is_not_counted(tmp_path):
-    with Service(environment={}) as service:
-        with pytest.raises(ValueError, match="bad"), service.step():
+    with Heartbeat(environment={}) as heartbeat:
+        with pytest.raises(ValueError, match="bad"), heartbeat.step():
             raise ValueError("bad")
-        assert service.figures()["steps"] == 0
+        assert heartbeat.figures()["steps"] == 0
 
 
 def test_a_report_that_cannot_be_written_is_said_at_once(tmp_path):
-    with pytest.raises(OSError), Service(tmp_path / "nowhere" / "report.json", environment={}):
+    nowhere = tmp_path / "nowhere" / "report.json"
+    with pytest.raises(InputError, match="the report cannot be written"), Heartbeat(nowhere, environment={}):
         pass

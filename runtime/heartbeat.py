@@ -1,4 +1,4 @@
-"""A stream as a service: tells systemd that it lives, and whoever asks what it has done.
+"""The heartbeat of a service: tells systemd that it lives, and whoever asks what it has done.
 
 Under systemd (`Type=notify`, `WatchdogSec=`) the environment names a socket and a deadline; a thread answers in time,
 unless the work itself is stuck. With a report file, the same thread keeps a few figures in it as JSON.
@@ -13,18 +13,19 @@ import threading
 import time
 from collections import deque
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from .archive import replacing
+from .errors import InputError
 
 REPORT_SECONDS = 5.0
 _KEPT = 2048
 
 
-class Service:
+class Heartbeat:
     """Used as a context: ready when entered, stopping when left.
 
     Args:
@@ -52,13 +53,19 @@ class Service:
         self._end = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def __enter__(self) -> Service:
-        """Say that it is ready, and begin to answer."""
-        if self._report is not None:
-            self._write()  # Fails now where it cannot be written.
+    def __enter__(self) -> Heartbeat:
+        """Say that it is ready, and begin to answer.
+
+        Raises:
+            InputError: the report cannot be written.
+        """
+        try:
+            self._write()
+        except OSError as error:
+            raise InputError(f"{self._report}: the report cannot be written ({error.strerror})") from error
         self._notify("READY=1")
         if self._address or self._report is not None:
-            self._thread = threading.Thread(target=self._answer, name="edgelstm-service", daemon=True)
+            self._thread = threading.Thread(target=self._answer, name="edgelstm-heartbeat", daemon=True)
             self._thread.start()
         return self
 
@@ -70,7 +77,7 @@ class Service:
         self._end.set()
         if self._thread is not None:
             self._thread.join()
-        if self._report is not None:
+        with suppress(OSError):
             self._write()
 
     @contextmanager
@@ -108,7 +115,7 @@ class Service:
             stuck = since is not None and time.perf_counter() - since > (self._watchdog or 1e9) / 2
             if self._watchdog and not stuck:
                 self._notify(f"WATCHDOG=1\nSTATUS={self._steps} timesteps since the start")
-            if self._report is not None and time.monotonic() - written >= REPORT_SECONDS:
+            if time.monotonic() - written >= REPORT_SECONDS:
                 try:
                     self._write()
                 except OSError as error:
@@ -116,7 +123,8 @@ class Service:
                 written = time.monotonic()
 
     def _write(self) -> None:
-        assert self._report is not None
+        if self._report is None:
+            return
         with replacing(self._report) as temporary:
             temporary.write_text(json.dumps(self.figures()) + "\n", encoding="utf-8")
 
