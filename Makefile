@@ -6,16 +6,24 @@ LEGACY := .venv-tflite-runtime
 # What the extension module is built from: an editable install does not see that these have changed.
 ENGINE := setup.py $(wildcard runtime/*.c runtime/engine/*.[ch])
 
-.PHONY: demo test test-fast fuzz lint format clean
+.PHONY: demo test test-fast test-devices wheels fuzz lint format clean
 
 demo: $(VENV)/.toolkit
 	$(BIN)/edgelstm demo
 
 test: lint $(VENV)/.dev $(LEGACY)/.ready
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not devices"
 
 test-fast: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" -q
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not devices" -q
+
+# Wheels of the runtime for boards, into dist. Takes Debian's cross compilers and mmdebstrap: .ci/system-packages.
+wheels: $(VENV)/.dev
+	$(BIN)/python -m edgelstm.devices.wheels dist
+
+# Those wheels on emulated boards: real userlands of their processors, with sshd where something is deployed.
+test-devices: wheels
+	$(BIN)/python -m pytest -n 2 -m devices
 
 # What make test does for 20 seconds.
 fuzz: $(VENV)/.dev
@@ -31,7 +39,7 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(LEGACY) runtime/*.so build dist *.egg-info .pytest_cache .ruff_cache demo-output
+	rm -rf $(VENV) $(LEGACY) runtime/*.so build dist *.egg-info .pytest_cache .ruff_cache demo-output .userlands
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
