@@ -40,6 +40,17 @@ print(json.dumps({**chosen, "p50": p50, "p99": p99}))
 """
 
 
+# What a version may need besides the standard library: as wheels and as Python call it.
+PACKAGES = {
+    "numpy": "numpy",
+    "ai-edge-litert": "ai_edge_litert",
+    "tflite-runtime": "tflite_runtime",
+    "onnxruntime": "onnxruntime",
+    "paho-mqtt": "paho",
+    "pyserial": "serial",
+}
+
+
 class RefusedError(Exception):
     """What cannot be done, in words."""
 
@@ -55,7 +66,7 @@ def probe(argument: dict[str, Any]) -> dict[str, Any]:
         "system": platform.platform(),
         "python": list(sys.version_info[:3]),
         "libc": list(platform.libc_ver()),
-        "packages": {name: _version(name) for name in ("numpy", "ai_edge_litert", "onnxruntime", "tflite_runtime")},
+        "packages": {name: _version(name, module) for name, module in PACKAGES.items()},
         "systemctl": shutil.which("systemctl") is not None,
         "ssh_keygen": shutil.which("ssh-keygen") is not None,
         "requires_signatures": signers.exists(),
@@ -65,13 +76,13 @@ def probe(argument: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _version(package: str) -> str | None:
+def _version(name: str, module: str) -> str | None:
     from importlib import metadata, util
 
-    if util.find_spec(package) is None:
+    if util.find_spec(module) is None:
         return None
     try:
-        return metadata.version(package.replace("_", "-"))
+        return metadata.version(name)
     except metadata.PackageNotFoundError:
         return "unknown"
 

@@ -17,10 +17,12 @@ from ..runtime import __version__
 from ..runtime.bundle import Bundle
 from ..runtime.errors import BundleError, InputError
 from .board import Board, BoardError, Facts, pack
-from .unit import start_script, unit
+from .unit import start_script, unit, with_credentials
 
-# Which package each backend needs on the board besides NumPy, as wheels and as Python call it.
-PACKAGES = {"tflite": ("ai-edge-litert", "tflite-runtime"), "onnx": ("onnxruntime",)}
+# Which package each backend needs on the board besides NumPy, and which one an option of the service.
+BACKENDS = {"tflite": ("ai-edge-litert", "tflite-runtime"), "onnx": ("onnxruntime",)}
+OPTIONS = {"--mqtt": ("paho-mqtt",), "--baud": ("pyserial",)}
+_OLDEST = {"paho-mqtt": "2"}  # Debian 12 has 1.6.
 _MARGIN = 16 * 2**20  # Free space that a board keeps.
 _SETTLE = 3  # Seconds for which a restarted service must stay up.
 
@@ -146,13 +148,21 @@ def choose_wheels(deployment: Deployment, facts: Facts, host: str) -> list[Path]
     Raises:
         BoardError: there is none that fits.
     """
-    needed = [("edgelstm",)]
-    if facts.packages["numpy"] is None:
-        needed.append(("numpy",))
-    packages = PACKAGES.get(deployment.backend, ())
-    if packages and not any(facts.packages[package.replace("-", "_")] for package in packages):
-        needed.append(packages)
-    return [_fitting(deployment.wheels, names, facts, host) for names in needed]
+    given = {argument.partition("=")[0] for argument in deployment.arguments}
+    needed = [("numpy",), BACKENDS.get(deployment.backend, ())]
+    needed += [names for option, names in OPTIONS.items() if option in given]
+    missing = [names for names in needed if names and not any(_is_there(name, facts) for name in names)]
+    return [_fitting(deployment.wheels, names, facts, host) for names in (("edgelstm",), *missing)]
+
+
+def _is_there(name: str, facts: Facts) -> bool:
+    from packaging.version import InvalidVersion, Version
+
+    there = facts.packages[name]
+    try:
+        return there is not None and Version(there) >= Version(_OLDEST.get(name, "0"))
+    except InvalidVersion:
+        return True  # Of a package that does not say; `verify` on the board will.
 
 
 def _fitting(folder: Path, names: Sequence[str], facts: Facts, host: str) -> Path:
@@ -183,17 +193,19 @@ def _fitting(folder: Path, names: Sequence[str], facts: Facts, host: str) -> Pat
         return max(found, key=lambda item: (item[1], item[0]))[2]
     want = f"Python {facts.python[0]}.{facts.python[1]} on {facts.platform} with {' '.join(facts.libc)}"
     have = f"it has {', '.join(seen)}" if seen else "it has none of that name"
-    raise BoardError(
-        f"{host}: no wheel of {' or '.join(names)} in {folder} fits {want}; {have}. {_remedy(names[0], host)}"
-    )
+    remedy = _remedy(names, facts, host, folder)
+    raise BoardError(f"{host}: no wheel of {' or '.join(names)} in {folder} fits {want}; {have}. {remedy}")
 
 
-def _remedy(name: str, host: str) -> str:
-    if name == "edgelstm":
+def _remedy(names: Sequence[str], facts: Facts, host: str, folder: Path) -> str:
+    if names[0] == "edgelstm":
         return "`make wheels` in EdgeLSTM's sources builds those for Linux boards; name their folder with --wheels"
-    if name == "numpy":
+    if names[0] == "numpy":
         return f"Install it on {host} (sudo apt install python3-numpy), or put its wheel into that folder"
-    return "Put its wheel into that folder, or deploy with another --backend"
+    name = names[-1] if facts.bits == 32 else names[0]
+    options = f"--no-deps --only-binary=:all: --python-version {facts.python[0]}.{facts.python[1]}"
+    platforms = " ".join(f"--platform manylinux_2_{minor}_{facts.platform}" for minor in (17, 27, 28, 34))
+    return f"Fetch it: pip download {name} {options} {platforms} -d {folder}"
 
 
 def _version(bundle: Path) -> str:
@@ -216,6 +228,9 @@ def _content(deployment: Deployment, wheels: Sequence[Path]) -> dict[str, bytes 
 
 def _texts(deployment: Deployment, facts: Facts, wheels: Sequence[Path]) -> dict[str, str]:
     arguments, name = list(deployment.arguments), deployment.title
+    secrets: dict[str, str] = {}
+    if deployment.system:
+        arguments, secrets = with_credentials(arguments)
     devices = [argument for argument in arguments if argument.startswith("/dev/")]
     known = {
         "name": name,
@@ -230,7 +245,7 @@ def _texts(deployment: Deployment, facts: Facts, wheels: Sequence[Path]) -> dict
     return {
         "deployment.json": json.dumps(known, indent=1) + "\n",
         "start": start_script(deployment.backend, deployment.precision, arguments, bool(arguments)),
-        unit_name(name): unit(name, facts.base, deployment.system, devices=devices),
+        unit_name(name): unit(name, facts.base, deployment.system, devices=devices, secrets=secrets),
     }
 
 

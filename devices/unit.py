@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 WATCHDOG_SECONDS = 30
 MEMORY_MB = 256
+_SECRETS = ("--credentials", "--client-key")
 
 
 def start_script(backend: str, precision: str | None, arguments: Sequence[str], report: bool) -> str:
@@ -15,7 +18,8 @@ def start_script(backend: str, precision: str | None, arguments: Sequence[str], 
     Args:
         backend: of the runtime.
         precision: of the artifact, or None.
-        arguments: further ones of `edgelstm-run`; `{state}` in them is the folder for what is kept.
+        arguments: further ones of `edgelstm-run`; `{state}` in them is the folder for what is kept, `{credentials}`
+            the one in which systemd puts secrets.
         report: whether it keeps a report for `edgelstm status`.
     """
     words = ["--backend", backend, *(["--precision", precision] if precision else [])]
@@ -32,11 +36,40 @@ exec python3 -m edgelstm.runtime.cli run "$here/bundle.edge" {fixed}{kept} {give
 
 
 def _quoted(argument: str) -> str:
-    """For the shell: in single quotes but for {state}, which is the shell's to fill in."""
-    return '"$state"'.join(shlex.quote(part) if part else "" for part in argument.split("{state}"))
+    """For the shell: in single quotes but for the folders, which are the shell's to fill in."""
+    variables = {"{state}": '"$state"', "{credentials}": '"$CREDENTIALS_DIRECTORY"'}
+    parts = re.split("({state}|{credentials})", argument)
+    return "".join(variables.get(part) or shlex.quote(part) for part in parts if part) or "''"
 
 
-def unit(name: str, base: str, system: bool, memory_mb: int = MEMORY_MB, devices: Sequence[str] = ()) -> str:
+def with_credentials(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Arguments with secrets as systemd hands them to a service whose user may not read the files themselves.
+
+    Returns:
+        The arguments, and the files by the names that systemd gives them.
+    """
+    words = [word for argument in arguments for word in _split(argument)]
+    secrets: dict[str, str] = {}
+    for i, (option, path) in enumerate(pairwise(words)):
+        if option in _SECRETS:
+            name = option.removeprefix("--")
+            secrets[name], words[i + 1] = path, f"{{credentials}}/{name}"
+    return words, secrets
+
+
+def _split(argument: str) -> list[str]:
+    option, equals, value = argument.partition("=")
+    return [option, value] if equals and option in _SECRETS else [argument]
+
+
+def unit(
+    name: str,
+    base: str,
+    system: bool,
+    memory_mb: int = MEMORY_MB,
+    devices: Sequence[str] = (),
+    secrets: Mapping[str, str] | None = None,
+) -> str:
     """A unit file.
 
     Args:
@@ -45,7 +78,9 @@ def unit(name: str, base: str, system: bool, memory_mb: int = MEMORY_MB, devices
         system: whether it is the system's unit, with a user of its own, or the user's.
         memory_mb: that it may take before it is restarted.
         devices: that it may open, such as `/dev/ttyUSB0`.
+        secrets: files that systemd reads for it, by their names in `$CREDENTIALS_DIRECTORY`.
     """
+    loaded = "".join(f"LoadCredential={name}:{path}\n" for name, path in (secrets or {}).items())
     allowed = "".join(f"DeviceAllow={device} rw\n" for device in devices)
     group = "SupplementaryGroups=dialout\n" if devices and system else ""
     own = f"DynamicUser=yes\nStateDirectory=edgelstm/{name}\n{group}" if system else f"ReadWritePaths={base}/state\n"
@@ -77,7 +112,7 @@ ProtectControlGroups=yes
 RestrictSUIDSGID=yes
 RestrictRealtime=yes
 LockPersonality=yes
-{allowed}
+{allowed}{loaded}
 [Install]
 WantedBy={wanted}
 """

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Generator, Sequence
@@ -12,7 +11,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 from tests.engine.toolchain import require
+from tests.runtime.mosquitto import free_port
 
 
 @dataclass(frozen=True)
@@ -36,24 +38,34 @@ class StandIn:
         """Of `edgelstm deploy` and its like."""
         return [f"--ssh-option={option}" for option in self.options]
 
+    def ssh(self, command: str, text: str = "") -> str:
+        """What a command prints there."""
+        ssh = ["ssh", *self.options, self.host, command]
+        return subprocess.run(ssh, input=text, capture_output=True, text=True, check=True).stdout
+
 
 @contextmanager
-def local_board(folder: Path, path: Path | None = None, name: str = "board") -> Generator[StandIn]:
+def local_board(
+    folder: Path, path: Path | None = None, name: str = "board", disk_mb: int | None = None
+) -> Generator[StandIn]:
     """This machine behind an sshd, with an empty home.
 
     Args:
         folder: for its configuration.
         path: a folder that comes first in PATH there, for stand-ins of commands.
         name: of the host.
+        disk_mb: size of its home; takes root.
     """
     require("ssh", "ssh-keygen")
     require_sshd()
     home = folder / "home"
     home.mkdir(parents=True)
-    for key in ("host_key", "user_key"):
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / key)], check=True)
-    shutil.copy(folder / "user_key.pub", folder / "authorized_keys")
-    port = _free_port()
+    if disk_mb is not None:
+        mount = ["mount", "-t", "tmpfs", "-o", f"size={disk_mb}m", "tmpfs", str(home)]
+        if subprocess.run(mount, capture_output=True).returncode != 0:
+            pytest.skip("mounting takes root")
+    make_keys(folder)
+    port = free_port()
     searched = ":".join([*([str(path)] if path else []), os.environ["PATH"]])
     (folder / "sshd_config").write_text(
         f"Port {port}\nListenAddress 127.0.0.1\nHostKey {folder}/host_key\nPidFile {folder}/pid\nUsePAM no\n"
@@ -70,6 +82,8 @@ def local_board(folder: Path, path: Path | None = None, name: str = "board") -> 
     finally:
         server.terminate()
         server.wait()
+        if disk_mb is not None:
+            subprocess.run(["umount", "--lazy", str(home)], check=True)
 
 
 @contextmanager
@@ -101,7 +115,8 @@ def require_sshd() -> None:
         require("sshd")
 
 
-def _free_port() -> int:
-    with socket.socket() as chosen:
-        chosen.bind(("127.0.0.1", 0))
-        return chosen.getsockname()[1]
+def make_keys(folder: Path) -> None:
+    """A host key, a user's key, and who may log in with that."""
+    for key in ("host_key", "user_key"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / key)], check=True)
+    shutil.copy(folder / "user_key.pub", folder / "authorized_keys")

@@ -27,7 +27,7 @@ def restart(unit: str) -> int:
         stderr=subprocess.DEVNULL,
     )
     (RUNNING / f"{unit}.pid").write_text(str(supervisor.pid))
-    for _ in range(200):  # Until it is ready, or has ended.
+    for _ in range(1200):  # Until it is ready, or has ended.
         if "READY=1" in log(unit):
             return 0
         if supervisor.poll() is not None:
@@ -64,7 +64,8 @@ def is_active(unit: str) -> int:
 def supervise(unit: str) -> int:
     text = (UNITS / unit).read_text()
     command = next(line.removeprefix("ExecStart=") for line in text.splitlines() if line.startswith("ExecStart="))
-    address = f"@{unit}-{os.getpid()}"  # In the abstract namespace: a path of a test's folder is too long for a socket.
+    # In the abstract namespace: a path of a test's folder is too long for a socket.
+    address = f"@{unit}-{os.urandom(8).hex()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified, (RUNNING / f"{unit}.log").open("a") as said:
         notified.bind("\0" + address[1:])
         notified.settimeout(0.05)

@@ -1,0 +1,49 @@
+"""Boards of all kinds, and what is said of them: this machine behind a real sshd, and emulated ones."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.devices.emulated import emulated_board
+from tests.devices.stand_in import StandIn, local_board
+from tests.toolkit.conftest import Done, call
+
+EMULATED = {"arm64": "cortex-a72", "armhf": "cortex-a7"}
+DIST = Path(__file__).parents[2] / "dist"
+
+
+@contextmanager
+def started(kind: str, folder: Path, name: str = "board", disk_mb: int | None = None) -> Generator[StandIn]:
+    """A board of a kind."""
+    if kind != "here":
+        with emulated_board(folder, kind, EMULATED[kind], name=name, disk_mb=disk_mb) as running:
+            yield running
+        return
+    commands = folder / "commands"
+    commands.mkdir(parents=True)
+    stand_in = commands / "systemctl"
+    shutil.copy(Path(__file__).parent / "systemctl.py", stand_in)
+    stand_in.chmod(0o755)
+    (commands / "python3").symlink_to(sys.executable)
+    with local_board(folder, commands, name, disk_mb) as running:
+        yield running
+        subprocess.run([stand_in, "stop", "edgelstm-pump.service"], env={**os.environ, "HOME": str(running.home)})
+
+
+def base(board: StandIn) -> Path:
+    return board.home / ".local/share/edgelstm/pump"
+
+
+def current(board: StandIn) -> str | None:
+    link = base(board) / "current"
+    return link.resolve().name if link.exists() else None
+
+
+def deploy(board: StandIn, bundle: Path, wheels: Path, *arguments: object) -> Done:
+    return call("deploy", bundle, board.host, *board.arguments, "--wheels", wheels, *arguments)

@@ -1,0 +1,121 @@
+"""What a deployment is made of: the wheels that a board needs, its unit, and the script that the unit starts."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from edgelstm.devices import unit as units
+from edgelstm.devices.board import BoardError, Facts
+from edgelstm.devices.deploy import Deployment, choose_wheels
+
+from tests.engine.toolchain import require
+
+OURS = [f"edgelstm-0.1.0-cp311-abi3-{platform}.whl" for platform in ("manylinux_2_27_aarch64", "linux_armv6l")]
+NOTHING = dict.fromkeys(("numpy", "ai-edge-litert", "tflite-runtime", "onnxruntime", "paho-mqtt", "pyserial"))
+
+
+def facts(machine: str = "aarch64", bits: int = 64, **packages: str) -> Facts:
+    there = {**NOTHING, **{name.replace("_", "-"): version for name, version in packages.items()}}
+    return Facts(machine, bits, (3, 11, 2), ("glibc", "2.36"), there, True, False, 10**9, "/home/pi/x", 1000, "Linux")
+
+
+@pytest.mark.parametrize(
+    ("there", "backend", "arguments", "wheels", "chosen"),
+    [
+        (facts(numpy="1.24.2"), "auto", (), OURS, [OURS[0]]),
+        (facts("armv6l", 32, numpy="1.24.2"), "auto", (), OURS, [OURS[1]]),
+        (facts("armv7l", 32, numpy="1.24.2"), "auto", (), OURS, [OURS[1]]),
+        # A 64-bit kernel below 32-bit programs.
+        (facts("aarch64", 32, numpy="1.24.2"), "auto", (), OURS, [OURS[1]]),
+        (
+            facts(),
+            "auto",
+            (),
+            [*OURS, "numpy-2.3.5-cp311-cp311-manylinux_2_27_aarch64.manylinux_2_28_aarch64.whl"],
+            [OURS[0], "numpy-2.3.5-cp311-cp311-manylinux_2_27_aarch64.manylinux_2_28_aarch64.whl"],
+        ),
+        (
+            facts(numpy="1.24.2", paho_mqtt="1.6.1"),
+            "auto",
+            ("--mqtt=mqtt://localhost", "--baud", "9600"),
+            [*OURS, "paho_mqtt-2.1.0-py3-none-any.whl", "pyserial-3.5-py2.py3-none-any.whl"],
+            [OURS[0], "paho_mqtt-2.1.0-py3-none-any.whl", "pyserial-3.5-py2.py3-none-any.whl"],
+        ),
+        (facts(numpy="1.24.2", paho_mqtt="2.1.0"), "auto", ("--mqtt", "mqtt://localhost"), OURS, [OURS[0]]),
+        (facts(numpy="1.24.2", tflite_runtime="2.14.0"), "tflite", (), OURS, [OURS[0]]),
+    ],
+)
+def test_the_wheels_that_a_board_needs(there, backend, arguments, wheels, chosen, tmp_path):
+    for name in wheels:
+        (tmp_path / name).touch()
+    deployment = Deployment(Path("pump.edge"), tmp_path, arguments, "pump", backend)
+    assert [path.name for path in choose_wheels(deployment, there, "pi")] == chosen
+
+
+@pytest.mark.parametrize(
+    ("there", "backend", "arguments", "words"),
+    [
+        (facts(), "auto", (), "no wheel of numpy in .*sudo apt install python3-numpy"),
+        (facts(numpy="1.24"), "tflite", (), "pip download ai-edge-litert .*--python-version 3.11 .*_aarch64"),
+        (facts("aarch64", 32, numpy="1.24"), "tflite", (), "pip download tflite-runtime .*_armv7l"),
+        (facts(numpy="1.24"), "auto", ("--baud", "9600"), "no wheel of pyserial in .* pip download pyserial"),
+        (facts("riscv64", numpy="1.24"), "auto", (), "no wheel of edgelstm .*it has edgelstm-.*make wheels"),
+    ],
+)
+def test_what_to_do_where_one_is_lacking(there, backend, arguments, words, tmp_path):
+    for name in OURS:
+        (tmp_path / name).touch()
+    with pytest.raises(BoardError, match=words):
+        choose_wheels(Deployment(Path("pump.edge"), tmp_path, arguments, "pump", backend), there, "pi")
+
+
+def test_secrets_are_handed_over_by_systemd():
+    """The user of a system's service is made at its start and may read none of root's files."""
+    given = ["--mqtt", "mqtts://broker", "--credentials=/etc/edgelstm/mqtt", "--client-key", "/etc/edgelstm/a key"]
+    arguments, secrets = units.with_credentials(given)
+    assert secrets == {"credentials": "/etc/edgelstm/mqtt", "client-key": "/etc/edgelstm/a key"}
+    text = units.unit("pump", "/opt/edgelstm/pump", True, secrets=secrets)
+    assert "LoadCredential=credentials:/etc/edgelstm/mqtt\n" in text
+    script = units.start_script("auto", None, arguments, True)
+    assert (
+        '--credentials "$CREDENTIALS_DIRECTORY"/credentials --client-key "$CREDENTIALS_DIRECTORY"/client-key' in script
+    )
+
+
+@pytest.mark.parametrize("system", [True, False])
+def test_systemd_takes_the_unit(system, tmp_path):
+    require("systemd-analyze")
+    start = tmp_path / "current/start"
+    start.parent.mkdir()
+    start.write_text("#!/bin/sh\n")
+    start.chmod(0o755)
+    file = tmp_path / "edgelstm-pump.service"
+    file.write_text(
+        units.unit("pump", str(tmp_path), system, devices=["/dev/ttyUSB0"], secrets={"credentials": "/etc/mqtt"})
+    )
+    done = subprocess.run(["systemd-analyze", "verify", str(file)], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    for line in (
+        "NoNewPrivileges=yes",
+        "ProtectSystem=strict",
+        "Restart=on-failure",
+        "WatchdogSec=30",
+        "MemoryMax=256M",
+    ):
+        assert line in file.read_text().splitlines()
+
+
+def test_the_start_script_quotes_what_it_is_given(tmp_path):
+    script = tmp_path / "start"
+    arguments = ["--publish", "it's a 'topic'; rm -rf {state}", "$HOME", "{state}/x y"]
+    script.write_text(units.start_script("auto", None, arguments, True).replace("exec python3", "exec echo"))
+    (tmp_path / "kept").mkdir()
+    done = subprocess.run(
+        ["sh", "-c", f". {script}"], capture_output=True, text=True, env={**os.environ, "STATE_DIRECTORY": "/kept"}
+    )
+    assert done.stdout.strip().endswith(
+        "--report /kept/report.json --publish it's a 'topic'; rm -rf /kept $HOME /kept/x y"
+    )
