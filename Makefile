@@ -6,7 +6,7 @@ LEGACY := .venv-tflite-runtime
 # What the extension module is built from: an editable install does not see that these have changed.
 ENGINE := setup.py $(wildcard runtime/*.c runtime/engine/*.[ch])
 
-.PHONY: demo test test-fast test-devices wheels fuzz lint format clean
+.PHONY: demo test test-fast test-devices wheels build-wheels fuzz lint format clean
 
 demo: $(VENV)/.toolkit
 	$(BIN)/edgelstm demo
@@ -17,12 +17,16 @@ test: lint $(VENV)/.dev $(LEGACY)/.ready
 test-fast: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not devices" -q
 
-# Wheels of the runtime for boards, into dist. Takes Debian's cross compilers and mmdebstrap: .ci/system-packages.
-wheels: $(VENV)/.dev
+# Wheels of the runtime for boards, into dist, each run in a userland of its processor. Takes Debian's cross compilers,
+# QEMU and mmdebstrap: .ci/system-packages.
+wheels: build-wheels
+	$(BIN)/python -m pytest -n 2 -m devices tests/devices/test_wheels.py tests/devices/test_armv6.py
+
+build-wheels: $(VENV)/.dev
 	$(BIN)/python -m edgelstm.devices.wheels dist
 
-# Those wheels on emulated boards: real userlands of their processors, with sshd where something is deployed.
-test-devices: wheels
+# The same, and deployments to emulated boards with sshd.
+test-devices: build-wheels
 	$(BIN)/python -m pytest -n 2 -m devices
 
 # What make test does for 20 seconds.

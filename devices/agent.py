@@ -72,6 +72,7 @@ def probe(argument: dict[str, Any]) -> dict[str, Any]:
         "requires_signatures": signers.exists(),
         "free": shutil.disk_usage(there).free,
         "base": str(base),
+        "deployed": sorted(path.parent.name for path in base.parent.glob("*/current")),
         "uid": os.getuid(),
     }
 

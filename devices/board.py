@@ -44,6 +44,7 @@ class Facts:
         requires_signatures: whether `/etc/edgelstm/allowed_signers` is there.
         free: bytes, where versions are kept.
         base: the folder of this model there, absolute.
+        deployed: names of the models that are deployed beside it.
         uid: of the user.
         system: in words.
     """
@@ -57,6 +58,7 @@ class Facts:
     requires_signatures: bool
     free: int
     base: str
+    deployed: tuple[str, ...]
     uid: int
     system: str
 
@@ -128,7 +130,8 @@ class Board:
         """
         raw = self.call("probe", {"base": base})
         facts = {key: raw[key] for key in Facts.__annotations__}
-        return Facts(**{**facts, "python": tuple(raw["python"]), "libc": tuple(raw["libc"])})
+        lists = ("python", "libc", "deployed")
+        return Facts(**{**facts, **{name: tuple(raw[name]) for name in lists}})
 
     def _answer(self, command: str, status: int, stdout: str, stderr: str) -> dict[str, Any]:
         said = " ".join(stderr.split())

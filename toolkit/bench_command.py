@@ -34,6 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backend", default="auto", help="measure only this backend")
     parser.add_argument("--precision", help="measure only artifacts of this precision")
     parser.add_argument("--steps", type=int, default=20000, help="steps to time for each artifact (default 20000)")
+    parser.add_argument(
+        "--mqtt", metavar="URL", help="instead, the time from a message to its answer over this broker, at QoS 1"
+    )
     parser.add_argument("--no-start", action="store_true", help="leave out the time to import and load")
 
 
@@ -83,6 +86,8 @@ def run(args: argparse.Namespace) -> int:
     if args.steps < BLOCK:
         raise InputError(f"--steps {args.steps}: at least {BLOCK} are needed")
     bundle = Bundle.open(args.model)
+    if args.mqtt is not None:
+        return _over_mqtt(bundle, args)
     measured: list[Measurement] = []
     missing: list[str] = []
     for entry, backend in verify_command.selected(bundle, args.backend, args.precision):
@@ -108,6 +113,22 @@ def run(args: argparse.Namespace) -> int:
     _show(bundle, measured, beside, start)
     for message in missing:
         print(f"not measured: {message}")
+    return 0
+
+
+def _over_mqtt(bundle: Bundle, args: argparse.Namespace) -> int:
+    from .bench_mqtt import measure_round_trip
+
+    trip = measure_round_trip(bundle.path, args.mqtt, args.steps)
+    if args.json:
+        print(json.dumps({"bundle": str(bundle.path), "name": bundle.manifest.name, "mqtt": asdict(trip)}))
+        return 0
+    print(f"{bundle.manifest.name}: {trip.messages:,} messages over {args.mqtt}, QoS 1, one at a time; µs\n")
+    rows = [
+        ["to the broker and back", f"{trip.echo_p50:.0f}", f"{trip.echo_p99:.0f}"],
+        ["to an answer", f"{trip.answer_p50:.0f}", f"{trip.answer_p99:.0f}"],
+    ]
+    print(table(["", "p50", "p99"], rows))
     return 0
 
 

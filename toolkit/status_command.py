@@ -7,44 +7,54 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from ..devices.board import Board
+from ..devices.board import Board, BoardError
 from ..devices.deploy import common, place
 from .boards import add_board_arguments, on_every_board
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("model", help="the name of a deployed model")
     add_board_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command; exit status 1 if a board failed or its service does not run."""
-    base = place(args.name or args.model, args.system)
 
     def work(board: Board, say: Callable[[str], None]) -> dict[str, Any]:
         say("asks")
-        told = common(args.name or args.model, board.probe(base).base, args.system)
-        return board.call("status", told)
+        facts = board.probe(place(args.name or "any", args.system))
+        names = facts.deployed if args.name is None else (args.name,)
+        if not names:
+            raise BoardError(f"{board.host}: nothing is deployed here{'' if args.system else ' for this user'}")
+        told = [common(name, f"{facts.base.rpartition('/')[0]}/{name}", args.system) for name in names]
+        return {
+            "models": [{"name": name, **board.call("status", each)} for name, each in zip(names, told, strict=True)]
+        }
 
     results = on_every_board(args, work, _line)
     if args.json:
         print(json.dumps({"boards": results}))
-    down = ["error" in result or (result["arguments"] and not result["running"]) for result in results]
-    return 1 if any(down) else 0
+    models = [model for result in results for model in result.get("models", ())]
+    down = any("error" in result for result in results) or any(m["arguments"] and not m["running"] for m in models)
+    return 1 if down else 0
 
 
 def _line(result: dict[str, Any]) -> str:
-    parity = result["parity"]["parity"]
-    text = f"{result['version']}: {parity['snr_db']:.1f} dB against Keras there"
-    report = result["report"]
+    return "\n    ".join(map(_model, result["models"]))
+
+
+def _model(model: dict[str, Any]) -> str:
+    text = f"{model['name']} {model['version']}: {model['parity']['parity']['snr_db']:.1f} dB against Keras there"
+    report = model["report"]
+    step = model["step"] if report is None or report["step_us"]["p50"] is None else report["step_us"]
+    text += f", step {step['p50']:.1f} µs (p99 {step['p99']:.1f})"
+    if not model["arguments"]:
+        return text + ", no service"
     if report is None:
-        return text + (", the service has said nothing yet" if result["arguments"] else ", no service")
-    step = report["step_us"]
-    times = "" if step["p50"] is None else f", step {step['p50']:.1f} µs (p99 {step['p99']:.1f})"
-    if not result["running"]:
-        return f"{text}, NOT RUNNING; its last word was {_span(result['now'] - report['written'])} ago"
-    return f"{text}{times}, up {_span(result['now'] - report['started'])}, {report['steps']:,} timesteps"
+        return text + ", the service has said nothing yet"
+    if not model["running"]:
+        return f"{text}, NOT RUNNING; its last word was {_span(model['now'] - report['written'])} ago"
+    return f"{text}, up {_span(model['now'] - report['started'])}, {report['steps']:,} timesteps"
 
 
 def _span(seconds: float) -> str:

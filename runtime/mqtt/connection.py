@@ -36,6 +36,7 @@ class Connection:
 
     Attributes:
         connected: whether there is one at the moment.
+        subscribed: whether the broker has confirmed the subscription once.
         kept: whether the broker still knew the session when last connected; None before.
         losses: how often a connection ended. What was not acknowledged by then comes again.
         received: messages that came and nobody has taken yet, oldest first.
@@ -50,6 +51,7 @@ class Connection:
         status: str | None = None,
         subscribe: str | None = None,
         leave: str | None = None,
+        announce: bool = True,
     ) -> None:
         """Prepare; `turn` connects.
 
@@ -60,6 +62,7 @@ class Connection:
             status: where to say "online" and, by the last will, "offline", both retained.
             subscribe: the topic filter to receive.
             leave: a topic filter of earlier that the session may still have.
+            announce: whether to say so when it listens.
 
         Raises:
             BackendUnavailableError: paho-mqtt is not installed.
@@ -67,8 +70,8 @@ class Connection:
         """
         mqtt = _paho()
         self._broker = broker
-        self._status, self._subscribe, self._leave = status, subscribe, leave
-        self.connected = False
+        self._status, self._subscribe, self._leave, self._announce = status, subscribe, leave, announce
+        self.connected = self.subscribed = False
         self.kept: bool | None = None
         self.received: deque[Message] = deque()
         self.losses = self.confirmed = 0
@@ -124,7 +127,9 @@ class Connection:
         def on_subscribe(_client: Client, _data: Any, _mid: int, reasons: Any, _properties: Any) -> None:
             if any(reason.is_failure for reason in reasons):
                 raise InputError(f"{broker} refuses the subscription to {self._subscribe}; check its access rules")
-            note(f"listening to {self._subscribe} on {broker}")
+            self.subscribed = True
+            if self._announce:
+                note(f"listening to {self._subscribe} on {broker}")
 
         def on_message(_client: Client, _data: Any, message: MQTTMessage) -> None:
             try:

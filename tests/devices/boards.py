@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -9,6 +10,7 @@ import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from tests.devices.emulated import emulated_board
 from tests.devices.stand_in import StandIn, local_board
@@ -47,3 +49,9 @@ def current(board: StandIn) -> str | None:
 
 def deploy(board: StandIn, bundle: Path, wheels: Path, *arguments: object) -> Done:
     return call("deploy", bundle, board.host, *board.arguments, "--wheels", wheels, *arguments)
+
+
+def status(board: StandIn) -> list[dict[str, Any]]:
+    """What `edgelstm status` says of each model there."""
+    (result,) = json.loads(call("status", board.host, *board.arguments, "--json").out)["boards"]
+    return result["models"]

@@ -13,10 +13,9 @@ import pytest
 from edgelstm.devices.userland import ARCHITECTURES
 from edgelstm.export import export, read_keras
 
-from tests.devices.boards import DIST, current, deploy, started
+from tests.devices.boards import DIST, current, deploy, started, status
 from tests.engine.toolchain import require
 from tests.runtime.mosquitto import Mosquitto, Peer
-from tests.toolkit.conftest import call
 from tests.zoo import zoo_inputs, zoo_model
 
 pytestmark = pytest.mark.devices
@@ -78,7 +77,7 @@ def test_a_service_on_mqtt_goes_on_from_version_to_version(architecture, bundle,
                 for x in part:
                     peer.publish("plant/a/in", json.dumps(x.tolist()))
                 peer.wait("plant/a/out", len(part))
-            (shown,) = json.loads(call("status", "pump", board.host, *board.arguments, "--json").out)["boards"]
+            (shown,) = status(board)
             assert shown["running"]
             answers = [list(json.loads(payload).values()) for payload in peer.on("plant/a/out")]
     finally:

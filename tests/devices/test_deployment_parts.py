@@ -19,7 +19,9 @@ NOTHING = dict.fromkeys(("numpy", "ai-edge-litert", "tflite-runtime", "onnxrunti
 
 def facts(machine: str = "aarch64", bits: int = 64, **packages: str) -> Facts:
     there = {**NOTHING, **{name.replace("_", "-"): version for name, version in packages.items()}}
-    return Facts(machine, bits, (3, 11, 2), ("glibc", "2.36"), there, True, False, 10**9, "/home/pi/x", 1000, "Linux")
+    return Facts(
+        machine, bits, (3, 11, 2), ("glibc", "2.36"), there, True, False, 10**9, "/home/pi/x", (), 1000, "Linux"
+    )
 
 
 @pytest.mark.parametrize(

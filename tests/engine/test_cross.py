@@ -16,7 +16,7 @@ MODELS = [
     "layer_normalization", "softmax_classifier", "LSTM 2 7 8 3", "LSTM 17 24 25 9", "GRU 9 33 16 20",
 ]  # fmt: skip
 STEPS = 110  # More than two tiles' streams, which start one timestep after another.
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.devices
 
 
 @dataclass(frozen=True)

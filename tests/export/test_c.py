@@ -85,6 +85,7 @@ def test_a_model_that_computes_something_else_fails_its_test(tmp_path):
     assert "LESS THAN" in done.stdout
 
 
+@pytest.mark.devices
 @pytest.mark.parametrize(
     ("compiler", "emulator"),
     [
