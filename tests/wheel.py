@@ -23,8 +23,18 @@ def build_wheel(to: Path, compiler: str = "cc") -> Path:
                 shutil.copytree(source, Path(folder) / name, ignore=ignored)
             else:
                 shutil.copy(source, folder)
-        command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(to), folder]
-        done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "CC": compiler})
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "wheel",
+            "--quiet",
+            "--no-deps",
+            "--no-build-isolation",
+            "--wheel-dir",
+            str(to),
+        ]
+        done = subprocess.run([*command, folder], capture_output=True, text=True, env={**os.environ, "CC": compiler})
     assert done.returncode == 0, done.stderr
     (wheel,) = to.glob("edgelstm-*.whl")
     return wheel

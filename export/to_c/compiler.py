@@ -21,8 +21,8 @@ class Compiler:
     flags: tuple[str, ...]
 
 
-COMPILERS = (
-    Compiler("cc", "this machine", ("-Os",)),
+HERE = Compiler("cc", "this machine", ("-Os",))
+ELSEWHERE = (
     Compiler(
         "arm-none-eabi-gcc",
         "Cortex-M4F",
@@ -57,58 +57,87 @@ class Size:
     ram: int
 
 
+def replay(
+    folder: Path, name: str, sources: Sequence[str], definitions: Sequence[str]
+) -> tuple[str | None, list[Size]]:
+    """Compile the folder and run its self-test here.
+
+    Returns:
+        What is wrong, or an empty text, or None where this machine has no compiler; and the size, if it can be had.
+    """
+    if shutil.which(HERE.command) is None:
+        return None, []
+    with tempfile.TemporaryDirectory() as scratch:
+        program = Path(scratch) / "check"
+        files = [folder / "main.c", *_files(folder, name, sources, Path(scratch))]
+        objects, problem = _compile(HERE, definitions, folder, files, Path(scratch))
+        if problem:
+            return f"they do not compile here: {problem}", []
+        main, weights, *engine, stream = objects
+        linked = [HERE.command, *map(str, (main, weights, *engine)), "-o", str(program), "-lm"]
+        if (done := subprocess.run(linked, capture_output=True, text=True)).returncode != 0:
+            return f"they do not link here: {done.stderr[-2000:]}", []
+        ran = subprocess.run([str(program)], capture_output=True, text=True)
+        if ran.returncode != 0:
+            return f"their self-test fails here: {ran.stdout.strip()}", []
+        size = _size_tool(HERE)
+        return "", [] if size is None else [_sized(HERE, size, weights, _code(size, engine), stream)]
+
+
 def measure(folder: Path, name: str, sources: Sequence[str], definitions: Sequence[str]) -> list[Size]:
-    """Compile the folder with every compiler of `COMPILERS` that is there, and add up the sections."""
+    """Compile the folder with every compiler of `ELSEWHERE` that is there, and add up the sections."""
     sizes: list[Size] = []
-    for compiler in COMPILERS:
-        size = shutil.which(compiler.command.removesuffix("gcc").removesuffix("cc") + "size")
+    for compiler in ELSEWHERE:
+        size = _size_tool(compiler)
         if shutil.which(compiler.command) is None or size is None:
             continue
         with tempfile.TemporaryDirectory() as scratch:
-            instance = Path(scratch) / "stream.c"
-            instance.write_text(f'#include "{name}.h"\n{name} stream;\n')
-            files = [folder / f"{name}.c", *(folder / source for source in sources), instance]
-            objects, problem = _compile(compiler.command, compiler.flags, definitions, folder, files, Path(scratch))
+            # The engine is the same for every model.
+            known = _engines.get((compiler, tuple(definitions)))
+            files = _files(folder, name, [] if known is not None else sources, Path(scratch))
+            objects, problem = _compile(compiler, definitions, folder, files, Path(scratch))
             if problem:
                 continue
-            weights, *engine, stream = (_sections(size, made) for made in objects)
-            code = sum(text + data for text, data, _ in engine)
-            command = f"{compiler.command} {' '.join(compiler.flags)}"
-            sizes.append(Size(command, compiler.target, sum(weights[:2]), code, stream[2]))
+            weights, *engine, stream = objects
+            code = _code(size, engine) if known is None else known
+            _engines[compiler, tuple(definitions)] = code
+            sizes.append(_sized(compiler, size, weights, code, stream))
     return sizes
 
 
-def replay(folder: Path, name: str, sources: Sequence[str], definitions: Sequence[str]) -> str | None:
-    """Compile and run the self-test here.
+_engines: dict[tuple[Compiler, tuple[str, ...]], int] = {}
 
-    Returns:
-        What is wrong, or an empty text; None where this machine has no compiler.
-    """
-    if shutil.which("cc") is None:
-        return None
-    with tempfile.TemporaryDirectory() as scratch:
-        program = Path(scratch) / "check"
-        files = [folder / "main.c", folder / f"{name}.c", *(folder / source for source in sources)]
-        objects, problem = _compile("cc", ("-O1",), definitions, folder, files, Path(scratch))
-        if problem:
-            return f"they do not compile here: {problem}"
-        linked = subprocess.run(["cc", *map(str, objects), "-o", str(program), "-lm"], capture_output=True, text=True)
-        if linked.returncode != 0:
-            return f"they do not link here: {linked.stderr[-2000:]}"
-        ran = subprocess.run([str(program)], capture_output=True, text=True)
-        return "" if ran.returncode == 0 else f"their self-test fails here: {ran.stdout.strip()}"
+
+def _files(folder: Path, name: str, sources: Sequence[str], scratch: Path) -> list[Path]:
+    """The model, the engine, and one stream as an application has it."""
+    instance = scratch / "stream.c"
+    instance.write_text(f'#include "{name}.h"\n{name} stream;\n')
+    return [folder / f"{name}.c", *(folder / source for source in sources), instance]
+
+
+def _size_tool(compiler: Compiler) -> str | None:
+    return shutil.which(compiler.command.removesuffix("gcc").removesuffix("cc") + "size")
+
+
+def _code(size: str, engine: Sequence[Path]) -> int:
+    return sum(text + data for text, data, _ in (_sections(size, made) for made in engine))
+
+
+def _sized(compiler: Compiler, size: str, weights: Path, code: int, stream: Path) -> Size:
+    command = f"{compiler.command} {' '.join(compiler.flags)}"
+    return Size(command, compiler.target, sum(_sections(size, weights)[:2]), code, _sections(size, stream)[2])
 
 
 def _compile(
-    command: str, flags: Sequence[str], definitions: Sequence[str], folder: Path, files: Sequence[Path], to: Path
+    compiler: Compiler, definitions: Sequence[str], folder: Path, files: Sequence[Path], to: Path
 ) -> tuple[list[Path], str]:
     """Object files, made side by side, and what the compiler says of those that it cannot make."""
     objects = [to / f"{file.stem}.o" for file in files]
-    given = [*flags, *(f"-D{d}" for d in definitions), "-std=c99", "-ffp-contract=off", "-ffunction-sections"]
+    given = [*compiler.flags, *(f"-D{d}" for d in definitions), "-std=c99", "-ffp-contract=off", "-ffunction-sections"]
 
     def make(file: Path, made: Path) -> str:
         done = subprocess.run(
-            [command, *given, f"-I{folder}", "-c", str(file), "-o", str(made)], capture_output=True, text=True
+            [compiler.command, *given, f"-I{folder}", "-c", str(file), "-o", str(made)], capture_output=True, text=True
         )
         return done.stderr[-2000:] or "it failed" if done.returncode != 0 else ""
 

@@ -150,10 +150,10 @@ def export_c(
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "c"
         write_folder(folder, everything, *_MARKER)
-        problem = replay(folder, name, sources, definitions)
+        problem, here = replay(folder, name, sources, definitions)
         if problem:
             raise ParityError(f"{source.name}: the C sources are not written: {problem}")
-        sizes = tuple(measure(folder, name, sources, definitions))
+        sizes = (*here, *measure(folder, name, sources, definitions))
     state, ran = state_bytes(content), problem is not None
     project = CProject(where, name, precision, parity, least, len(content), state, sizes, tuple(definitions), ran)
     everything["README.md"] = _readme(project, source).encode()
