@@ -274,7 +274,7 @@ def test_a_full_disk(kind, bundles, wheels, monkeypatch, tmp_path):
         assert done.status == 1
         assert "are free" in done.out
         # It fills up while the files arrive: two versions do not fit.
-        monkeypatch.setattr("edgelstm.devices.deploy._MARGIN", 0)
+        monkeypatch.setattr(sys.modules["edgelstm.devices.deploy"], "_MARGIN", 0)
         first = deploy(board, bundles["first"], wheels)
         assert first.status == 0, first.out
         before = board.ssh("readlink ~/.local/share/edgelstm/pump/current")
