@@ -1,11 +1,11 @@
 """What runs on the board: a script of its own, sent over SSH, that needs Python's standard library and nothing else.
 
-It is called with a command and a JSON object, and receives files on standard input. It prints one JSON object, with
+It is called with a command, and receives a JSON object and files on standard input. It prints one JSON object, with
 "error" in it and status 1 where something could not be done. Nothing is changed by halves: a version arrives in a
 folder of another name, and becomes current by one rename of a symbolic link.
 
     BASE/versions/ID/   bundle.edge, site/ (the runtime), start, deployment.json
-    BASE/current        a link to one of them; BASE/previous to the one before
+    BASE/current        a link to one of them; BASE/history.json lists those that were current, the way back
     BASE/state/         what the service keeps: state, report; /var/lib/edgelstm/NAME for the whole system's
 """
 
@@ -68,6 +68,7 @@ def probe(argument: dict[str, Any]) -> dict[str, Any]:
         "libc": list(platform.libc_ver()),
         "packages": {name: _version(name, module) for name, module in PACKAGES.items()},
         "systemctl": shutil.which("systemctl") is not None,
+        "lingers": _lingers(),
         "ssh_keygen": shutil.which("ssh-keygen") is not None,
         "requires_signatures": signers.exists(),
         "free": shutil.disk_usage(there).free,
@@ -75,6 +76,13 @@ def probe(argument: dict[str, Any]) -> dict[str, Any]:
         "deployed": sorted(path.parent.name for path in base.parent.glob("*/current")),
         "uid": os.getuid(),
     }
+
+
+def _lingers() -> bool:
+    """Whether the user's services run without a login."""
+    import pwd
+
+    return Path("/var/lib/systemd/linger", pwd.getpwuid(os.getuid()).pw_name).exists()
 
 
 def _version(name: str, module: str) -> str | None:
@@ -151,10 +159,11 @@ def verify(argument: dict[str, Any]) -> dict[str, Any]:
 
 
 def _python(version: Path, arguments: list[str], what: str) -> dict[str, Any]:
-    environment = {**os.environ, "PYTHONPATH": str(version / "site"), "PYTHONDONTWRITEBYTECODE": "1"}
+    # What lies in the folder from which it is called must not be imported.
+    alone = {"PYTHONPATH": str(version / "site"), "PYTHONSAFEPATH": "1", "PYTHONDONTWRITEBYTECODE": "1"}
     try:
         done = subprocess.run(
-            [sys.executable, *arguments], capture_output=True, text=True, env=environment, timeout=600
+            [sys.executable, *arguments], capture_output=True, text=True, env={**os.environ, **alone}, timeout=600
         )
     except subprocess.TimeoutExpired as error:
         raise RefusedError(f"could not be {what}: no answer within ten minutes") from error
@@ -187,26 +196,37 @@ def activate(argument: dict[str, Any]) -> dict[str, Any]:
         raise RefusedError(f"there is no version {argument['id']}")
     if not argument["system"]:
         Path(argument["state"]).mkdir(exist_ok=True)  # The system's unit makes its own.
-    before = _target(base / "current")
+    before, history = _target(base / "current"), _history(base)
+    # First: whatever becomes current can be gone back from.
+    _write_history(base, _with(history, argument["id"]))
     _link(base / "current", version)
-    try:
-        problem = _restart(argument, version) if argument["service"] else ""
-    except RefusedError as error:
-        problem = str(error)
-    if problem:
-        if before is not None:
-            _link(base / "current", before)
-            again = _restart(argument, before)
-        else:
+    if problem := _serve(argument, version):
+        _write_history(base, history)
+        if before is None:
             (base / "current").unlink()
-            again = _systemctl(argument, ["stop", argument["unit"]]) and ""
-        raise RefusedError(
-            f"{problem}; {'the version before runs again' if not again and before else 'nothing runs now'}"
-        )
-    if before is not None and before != version:
-        _link(base / "previous", before)
-    _remember(base, argument["id"])
-    return {"version": argument["id"], "before": before.name if before else None}
+            _systemctl(argument, ["disable", "--now", argument["unit"]])
+            raise RefusedError(f"{problem}; nothing runs now")
+        _link(base / "current", before)
+        again = _serve(argument, before)
+        after = f"nor does the version before run: {again}" if again else "the version before runs again"
+        raise RefusedError(f"{problem}; {after}")
+    made = {"version": argument["id"], "before": before.name if before else None}
+    return {**made, "service": _is_service(version), "lingers": argument["system"] or _lingers()}
+
+
+def _is_service(version: Path) -> bool:
+    deployment: dict[str, Any] = json.loads((version / "deployment.json").read_text(encoding="utf-8"))
+    return bool(deployment["arguments"])
+
+
+def _serve(argument: dict[str, Any], version: Path) -> str:
+    """Have the service run a version, or not at all if that is none; what is wrong, in words, or nothing."""
+    unit = argument["unit"]
+    if _is_service(version):
+        return _restart(argument, version)
+    if _unit_file(argument).exists():
+        return _systemctl(argument, ["disable", "--now", unit])
+    return ""
 
 
 def _target(link: Path) -> Path | None:
@@ -222,13 +242,16 @@ def _link(link: Path, to: Path) -> None:
 
 def _restart(argument: dict[str, Any], version: Path) -> str:
     """Install the version's unit and restart it; what is wrong, in words, or nothing."""
-    unit = argument["unit"]
-    folder = Path("/etc/systemd/system") if argument["system"] else Path.home() / ".config/systemd/user"
+    unit, file = argument["unit"], _unit_file(argument)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(version / unit, folder / unit)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(version / unit, file)
     except OSError as error:
         return f"the unit cannot be installed ({error})"
+    if not argument["system"]:
+        _run(["loginctl", "enable-linger"])  # May not be allowed; the answer says whether it is so.
+    # What was counted against an earlier version is not to keep this one from starting.
+    _systemctl(argument, ["reset-failed", unit])
     for command in (["daemon-reload"], ["enable", unit], ["restart", unit]):
         if problem := _systemctl(argument, command):
             return problem
@@ -239,17 +262,31 @@ def _restart(argument: dict[str, Any], version: Path) -> str:
     return ""
 
 
+def _unit_file(argument: dict[str, Any]) -> Path:
+    folder = Path("/etc/systemd/system") if argument["system"] else Path.home() / ".config/systemd/user"
+    return folder / argument["unit"]
+
+
 def _systemctl(argument: dict[str, Any], command: list[str]) -> str:
+    """What is wrong, in words, or nothing."""
     full = ["systemctl", *([] if argument["system"] else ["--user"]), *command]
     environment = {"XDG_RUNTIME_DIR": f"/run/user/{os.getuid()}", **os.environ}
-    done = subprocess.run(full, capture_output=True, text=True, env=environment, timeout=120)
+    return _run(full, environment)
+
+
+def _run(command: list[str], environment: dict[str, str] | None = None) -> str:
+    try:
+        # Longer than systemd gives a service to stop and to start.
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"`{' '.join(command)}` failed: {error}"
     if done.returncode == 0:
         return ""
-    return f"`{' '.join(full)}` failed: {(done.stderr or done.stdout).strip() or f'status {done.returncode}'}"
+    return f"`{' '.join(command)}` failed: {(done.stderr or done.stdout).strip() or f'status {done.returncode}'}"
 
 
 def _journal(argument: dict[str, Any]) -> str:
-    full = ["journalctl", *([] if argument["system"] else ["--user"]), "-u", argument["unit"], "-n", "3", "-o", "cat"]
+    full = ["journalctl", "-u" if argument["system"] else "--user-unit", argument["unit"], "-n", "3", "-o", "cat"]
     try:
         done = subprocess.run(full, capture_output=True, text=True, timeout=30)
     except (OSError, subprocess.TimeoutExpired):
@@ -257,13 +294,15 @@ def _journal(argument: dict[str, Any]) -> str:
     return " / ".join(done.stdout.split("\n")).strip(" /") or "the journal says nothing"
 
 
-def _remember(base: Path, version: str) -> None:
-    """When each version was made current last, which is the order to go back in."""
-    path = base / "history.json"
-    history = [entry for entry in _history(base) if entry != version]
-    new = path.with_name(".history.new")
-    new.write_text(json.dumps([*history, version]), encoding="utf-8")
-    os.replace(new, path)
+def _with(history: list[str], version: str) -> list[str]:
+    """What was made current, the latest last: the way back. Going back takes from it what is left."""
+    return history[: history.index(version) + 1] if version in history else [*history, version]
+
+
+def _write_history(base: Path, entries: list[str]) -> None:
+    new = base / ".history.new"
+    new.write_text(json.dumps(entries), encoding="utf-8")
+    os.replace(new, base / "history.json")
 
 
 def _history(base: Path) -> list[str]:
@@ -275,13 +314,21 @@ def _history(base: Path) -> list[str]:
 
 
 def rollback(argument: dict[str, Any]) -> dict[str, Any]:
-    """Make the version before current again; it was verified here when it came."""
+    """Make the version before current again, or the one that is named; it was verified here when it came."""
     base = Path(argument["base"])
-    current = _target(base / "current")
-    older = [entry for entry in _history(base) if current is None or entry != current.name]
-    if not older:
-        raise RefusedError("there is no version before to go back to")
-    return activate({**argument, "id": older[-1]})
+    if argument.get("id"):
+        return activate(argument)
+    before = _before(base)
+    if before is None:
+        raise RefusedError("there is no version before to go back to; --list shows those that --to can name")
+    return activate({**argument, "id": before})
+
+
+def _before(base: Path) -> str | None:
+    current, history = _target(base / "current"), _history(base)
+    if current is not None and current.name in history:
+        history = history[: history.index(current.name)]
+    return history[-1] if history else None
 
 
 def versions(argument: dict[str, Any]) -> dict[str, Any]:
@@ -301,7 +348,8 @@ def versions(argument: dict[str, Any]) -> dict[str, Any]:
 def prune(argument: dict[str, Any]) -> dict[str, Any]:
     """Remove the oldest versions, never the current one nor the one to go back to."""
     base = Path(argument["base"])
-    kept = {path.name for path in map(_target, (base / "current", base / "previous")) if path is not None}
+    current = _target(base / "current")
+    kept = {name for name in (current and current.name, _before(base)) if name}
     all_ = sorted(path.name for path in (base / "versions").glob("[!.]*"))
     for name in list(reversed(all_)):
         if len(kept) < argument["keep"]:
@@ -329,10 +377,23 @@ def status(argument: dict[str, Any]) -> dict[str, Any]:
         raise RefusedError("nothing is deployed here")
     deployment = json.loads((current / "deployment.json").read_text(encoding="utf-8"))
     report = _report(Path(argument["state"]) / "report.json")
-    alive = report is not None and Path(f"/proc/{report['pid']}").exists()
+    alive = not _systemctl(argument, ["is-active", "--quiet", argument["unit"]]) and _lives(report)
     chosen = {"backend": deployment["backend"], "precision": deployment["precision"], "steps": 200}
     checked = verify({**argument, **chosen, "id": current.name})
-    return {"version": current.name, "running": alive, "now": time.time(), **deployment, "report": report, **checked}
+    return {
+        "version": current.name,
+        "running": alive,
+        "lingers": argument["system"] or _lingers(),
+        "now": time.time(),
+        **deployment,
+        "report": report,
+        **checked,
+    }
+
+
+def _lives(report: dict[str, Any] | None) -> bool:
+    """Whether a report is of a process that still writes it, every five seconds."""
+    return report is not None and Path(f"/proc/{report['pid']}").exists() and time.time() - report["written"] < 60
 
 
 def _report(path: Path) -> dict[str, Any] | None:
@@ -340,15 +401,16 @@ def _report(path: Path) -> dict[str, Any] | None:
         report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return report if "pid" in report else None
+    return report if {"pid", "written", "started", "steps", "step_us"} <= set(report) else None
 
 
 COMMANDS = {f.__name__: f for f in (probe, receive, verify, activate, rollback, versions, prune, discard, status)}
 
 
 def main() -> int:
-    """Run a command and print what came of it."""
-    name, argument = sys.argv[1], json.loads(sys.argv[2])
+    """Run a command and print what came of it. Its argument comes on standard input, in front of any files."""
+    name, size = sys.argv[1], int(sys.argv[2])
+    argument = json.loads(sys.stdin.buffer.read(size))
     try:
         print(json.dumps(COMMANDS[name](argument)))
     except RefusedError as error:

@@ -107,13 +107,16 @@ class Board:
             BoardError: the connection failed, or the board refused.
         """
         agent = (files("edgelstm.devices") / "agent.py").read_bytes()
-        # The script comes first on standard input, and the payload behind it.
+        # The script comes first on standard input, then its argument, which is too long for a command line, and the
+        # payload.
         load = f"import sys; exec(compile(sys.stdin.buffer.read({len(agent)}), 'agent.py', 'exec'))"
-        remote = shlex.join(["python3", "-c", load, command, json.dumps(argument)])
+        told = json.dumps(argument).encode()
+        remote = shlex.join(["python3", "-c", load, command, str(len(told))])
         process = subprocess.Popen(
             [*self._ssh(), self.host, remote], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
-        feeder = threading.Thread(target=_feed, args=(cast("IO[bytes]", process.stdin), agent, payload), daemon=True)
+        stdin = cast("IO[bytes]", process.stdin)
+        feeder = threading.Thread(target=_feed, args=(stdin, agent + told, payload), daemon=True)
         feeder.start()
         stdout, stderr = cast("IO[bytes]", process.stdout).read(), cast("IO[bytes]", process.stderr).read()
         process.wait()
@@ -139,14 +142,17 @@ class Board:
         if status == _SSH_FAILED and not lines:
             raise BoardError(f"{self.host}: cannot be reached, or the connection broke: {said or 'ssh gave up'}")
         try:
-            answer: dict[str, Any] = json.loads(lines[-1])
+            answer: Any = json.loads(lines[-1])
+            if not isinstance(answer, dict):
+                raise ValueError(lines[-1])
         except (IndexError, ValueError) as error:
             if "python3" in said and "not found" in said:
                 raise BoardError(f"{self.host}: has no python3; install it there") from error
             raise BoardError(f"{self.host}: {command} gave no answer: {said or stdout.strip() or status}") from error
-        if "error" in answer:
-            raise BoardError(f"{self.host}: {answer['error']}")
-        return answer
+        given = cast("dict[str, Any]", answer)
+        if "error" in given:
+            raise BoardError(f"{self.host}: {given['error']}")
+        return given
 
     def _ssh(self) -> list[str]:
         assert self._folder is not None, "used outside of its context"
@@ -156,9 +162,9 @@ class Board:
         return ["ssh", *alive, *shared, *self._options]
 
 
-def _feed(stdin: IO[bytes], agent: bytes, payload: Path | None) -> None:
+def _feed(stdin: IO[bytes], first: bytes, payload: Path | None) -> None:
     try:
-        stdin.write(agent)
+        stdin.write(first)
         if payload is not None:
             with payload.open("rb") as file:
                 shutil.copyfileobj(file, stdin)

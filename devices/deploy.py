@@ -134,12 +134,12 @@ def deploy(deployment: Deployment, board: Board, progress: Callable[[str], None]
         chosen = {"backend": deployment.backend, "precision": deployment.precision, "steps": deployment.steps}
         verified = board.call("verify", {**told, **chosen})
         progress("switches over")
-        switched = board.call("activate", {**told, "service": service})
+        switched = board.call("activate", told)
     except BoardError:
         _discard(board, told)
         raise
     removed = board.call("prune", {**told, "keep": deployment.keep})["removed"]
-    return {"host": board.host, "base": facts.base, "removed": removed, "service": service, **switched, **verified}
+    return {"host": board.host, "base": facts.base, "removed": removed, **switched, **verified}
 
 
 def choose_wheels(deployment: Deployment, facts: Facts, host: str) -> list[Path]:
@@ -167,7 +167,7 @@ def _is_there(name: str, facts: Facts) -> bool:
 
 def _fitting(folder: Path, names: Sequence[str], facts: Facts, host: str) -> Path:
     from packaging.tags import compatible_tags, cpython_tags
-    from packaging.utils import parse_wheel_filename
+    from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
     minor = int(facts.libc[1].split(".")[1]) if facts.libc[0] == "glibc" else 0
     platforms = [f"manylinux_2_{n}_{facts.platform}" for n in range(minor, 16, -1)]
@@ -183,7 +183,10 @@ def _fitting(folder: Path, names: Sequence[str], facts: Facts, host: str) -> Pat
     found: list[tuple[int, Any, Path]] = []
     seen: list[str] = []
     for path in sorted(folder.glob("*.whl")):
-        name, version, _, tags = parse_wheel_filename(path.name)
+        try:
+            name, version, _, tags = parse_wheel_filename(path.name)
+        except InvalidWheelFilename:
+            continue  # A browser's second download, say.
         if name not in names:
             continue
         seen.append(path.name)
@@ -219,10 +222,12 @@ def _content(deployment: Deployment, wheels: Sequence[Path]) -> dict[str, bytes 
         raise BundleError(f"{deployment.bundle}: deploy takes a .edge file; export the model to one")
     content: dict[str, bytes | Path] = {"bundle.edge": deployment.bundle}
     for wheel in wheels:
-        with zipfile.ZipFile(wheel) as archive:
-            for info in archive.infolist():
-                if not info.is_dir():
-                    content[f"site/{info.filename}"] = archive.read(info)
+        try:
+            with zipfile.ZipFile(wheel) as archive:
+                files = {info.filename: archive.read(info) for info in archive.infolist() if not info.is_dir()}
+        except zipfile.BadZipFile as error:
+            raise InputError(f"{wheel}: not a whole wheel ({error})") from error
+        content |= {f"site/{name}": data for name, data in files.items()}
     return content
 
 
@@ -231,7 +236,9 @@ def _texts(deployment: Deployment, facts: Facts, wheels: Sequence[Path]) -> dict
     secrets: dict[str, str] = {}
     if deployment.system:
         arguments, secrets = with_credentials(arguments)
-    devices = [argument for argument in arguments if argument.startswith("/dev/")]
+        if relative := [path for path in secrets.values() if not path.startswith("/")]:
+            raise InputError(f"{relative[0]}: a system's service takes secrets from absolute paths on the board")
+    devices = devices_in(arguments)
     known = {
         "name": name,
         "bundle": deployment.bundle.name,
@@ -247,6 +254,12 @@ def _texts(deployment: Deployment, facts: Facts, wheels: Sequence[Path]) -> dict
         "start": start_script(deployment.backend, deployment.precision, arguments, bool(arguments)),
         unit_name(name): unit(name, facts.base, deployment.system, devices=devices, secrets=secrets),
     }
+
+
+def devices_in(arguments: Sequence[str]) -> list[str]:
+    """The device files among arguments, also where they stand behind an option's equals sign."""
+    words = [argument.rpartition("=")[2] if argument.startswith("--") else argument for argument in arguments]
+    return [word for word in words if word.startswith("/dev/")]
 
 
 def _bytes(content: bytes | Path) -> bytes:

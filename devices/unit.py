@@ -30,7 +30,7 @@ def start_script(backend: str, precision: str | None, arguments: Sequence[str], 
 # Written by `edgelstm deploy`, which replaces it; a change here is lost.
 here=$(dirname "$(readlink -f "$0")")
 state=${{STATE_DIRECTORY:-$here/../../state}}
-export PYTHONPATH="$here/site" PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+export PYTHONPATH="$here/site" PYTHONSAFEPATH=1 PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 exec python3 -m edgelstm.runtime.cli run "$here/bundle.edge" {fixed}{kept} {given} "$@"
 """
 
@@ -91,15 +91,15 @@ def unit(
 Description=EdgeLSTM: {name}
 After=network-online.target
 Wants=network-online.target
-StartLimitIntervalSec=60
-StartLimitBurst=5
+# A port that is not plugged in yet, a broker that is not up, a clock that is not set: all of that passes.
+StartLimitIntervalSec=0
 
 [Service]
 Type=notify
 NotifyAccess=main
 ExecStart={base}/current/start
 Restart=on-failure
-RestartSec=2
+RestartSec=5
 # SIGTERM ends it between two timesteps, with its state saved.
 TimeoutStopSec=30
 WatchdogSec={WATCHDOG_SECONDS}

@@ -79,6 +79,10 @@ def guarded(args: argparse.Namespace) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        # A full disk under standard output, a device that is pulled out: what no command can foresee everywhere.
+        print(f"edgelstm: error: {error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("edgelstm: interrupted", file=sys.stderr)
         return 130

@@ -73,10 +73,10 @@ class Heartbeat:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Say that it stops."""
-        self._notify("STOPPING=1")
         self._end.set()
         if self._thread is not None:
             self._thread.join()
+        self._notify("STOPPING=1")
         with suppress(OSError):
             self._write()
 

@@ -29,16 +29,25 @@ class Interrupt:
         if self._waiting:
             raise KeyboardInterrupt
 
+    @contextmanager
+    def waiting(self) -> Generator[None]:
+        """Around what may wait for ever, such as opening a FIFO: an interruption raises KeyboardInterrupt in it."""
+        try:
+            self._waiting = True
+            if self.requested:
+                raise KeyboardInterrupt
+            yield
+        finally:
+            self._waiting = False
+
     def until(self, items: Iterator[tuple[int, str]]) -> Iterator[tuple[int, str]]:
         """The items, until they end or an interruption comes."""
         while not self.requested:
             try:
-                self._waiting = True
-                item = next(items, None)
+                with self.waiting():
+                    item = next(items, None)
             except KeyboardInterrupt:
                 return
-            finally:
-                self._waiting = False
             if item is None:
                 return
             yield item

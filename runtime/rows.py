@@ -59,16 +59,16 @@ class RowReader:
             self.kind = "json" if text[0] in "{[" else "csv"
             if self.kind == "csv":
                 self._delimiter = max(",;\t", key=text.count)
-                if self._is_header(text):
+                if self._is_header(text, number):
                     self._read_header(text, number)
                     return None
         return self._json(text, number) if self.kind == "json" else self._csv(text, number)
 
-    def _is_header(self, text: str) -> bool:
-        return any(not _is_number(cell) for cell in self._cells(text))
+    def _is_header(self, text: str, number: int) -> bool:
+        return any(not _is_number(cell) for cell in self._cells(text, number))
 
     def _read_header(self, text: str, number: int) -> None:
-        names = [cell.strip() for cell in self._cells(text)]
+        names = [cell.strip() for cell in self._cells(text, number)]
         self.header, self._width = True, len(names)
         missing = [feature for feature in self._features if feature not in names]
         if not missing:
@@ -80,7 +80,7 @@ class RowReader:
             )
 
     def _csv(self, text: str, number: int) -> list[float]:
-        cells = self._cells(text)
+        cells = self._cells(text, number)
         if len(cells) != self._width:
             raise InputError(
                 f"{self._source}: line {number}: {len(cells)} values where {self._width} belong"
@@ -92,7 +92,7 @@ class RowReader:
     def _json(self, text: str, number: int) -> list[float]:
         try:
             value: Any = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(f"{self._source}: line {number}: not JSON ({error})") from error
         try:
             return json_values(value, self._features)
@@ -105,8 +105,11 @@ class RowReader:
         except InputError as error:
             raise InputError(f"{self._source}: line {number}: {error}") from error
 
-    def _cells(self, text: str) -> list[str]:
-        return next(csv.reader([text], delimiter=self._delimiter))
+    def _cells(self, text: str, number: int) -> list[str]:
+        try:
+            return next(csv.reader([text], delimiter=self._delimiter))
+        except csv.Error as error:  # A carriage return within the line, say: noise on a serial port.
+            raise InputError(f"{self._source}: line {number}: not a line of CSV ({error})") from error
 
 
 def numbered_lines(stream: Iterable[bytes], source: str) -> Iterator[tuple[int, str]]:

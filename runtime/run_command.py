@@ -129,7 +129,13 @@ def _numbered(
         port = stack.enter_context(serial_port(args.input, args.baud))
         found = port.from_whole_line(port.lines() if publisher is None else port.lines(publisher.wait), make_reader)
     else:
-        source: BinaryIO = sys.stdin.buffer if args.input == "-" else stack.enter_context(_open(args.input, "rb"))
+        try:
+            with stop.waiting():
+                source: BinaryIO = (
+                    sys.stdin.buffer if args.input == "-" else stack.enter_context(_open(args.input, "rb"))
+                )
+        except KeyboardInterrupt:
+            return iter(())
         file = source.fileno()
         found = numbered_lines(
             source if publisher is None else lines(file, partial(os.read, file, 65536), name, publisher.wait), name

@@ -38,11 +38,17 @@ def required_signers(given: str | os.PathLike[str] | None = None) -> Path | None
     """The file of allowed signers that holds here, or None where signatures are not required.
 
     Raises:
-        InputError: the one that was named is not there.
+        InputError: it is not there, or cannot be seen.
     """
     named = given if given is not None else os.environ.get(VARIABLE) or None
     if named is None:
-        return SYSTEM_WIDE if SYSTEM_WIDE.exists() else None
+        try:
+            os.lstat(SYSTEM_WIDE)  # Also a link that leads nowhere yet: who wanted signatures is not to go without.
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise InputError(f"{SYSTEM_WIDE}: cannot be looked for ({error.strerror})") from error
+        named = SYSTEM_WIDE
     if not Path(named).is_file():
         raise InputError(f"{named}: no file of allowed signers is there")
     return Path(named)
@@ -112,6 +118,8 @@ def _ssh_keygen(arguments: list[str], stdin: bytes, source: str) -> CompletedPro
         raise BundleError(
             f"{source}: its signature cannot be checked: ssh-keygen is not installed (openssh-client)"
         ) from error
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise BundleError(f"{source}: its signature cannot be checked ({error})") from error
 
 
 def _reason(stderr: bytes) -> str:

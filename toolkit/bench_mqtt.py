@@ -99,7 +99,8 @@ def _serving(path: Path, url: str, prefix: str) -> Generator[None]:
             while not any("listening" in line for line in said):
                 line = process.stderr.readline().decode()
                 if not line or "trying again" in line:
-                    raise BackendUnavailableError(f"{url}: {(line or said[-1]).strip().rpartition('edgelstm: ')[2]}")
+                    words = (line or "".join(said[-1:]) or "the service ended").strip().rpartition("edgelstm: ")[2]
+                    raise BackendUnavailableError(f"{url}: {words}")
                 said.append(line)
             yield
         finally:

@@ -22,7 +22,11 @@ def add_board_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", help="what the boards call the model (default: its name)")
     parser.add_argument("--system", action="store_true", help="the whole system's, with a user of its own; takes root")
     parser.add_argument(
-        "--ssh-option", action="append", default=[], metavar="-oX=Y", help="a further argument of ssh; may be repeated"
+        "--ssh-option",
+        action="append",
+        default=[],
+        metavar="OPTION",
+        help="a further argument of ssh, such as --ssh-option=-oPort=2222; may be repeated",
     )
 
 
@@ -45,10 +49,12 @@ def on_every_board(args: argparse.Namespace, work: Work, line: Callable[[dict[st
             say("connects")
             with Board(host, args.ssh_option) as board:
                 result = {"host": host, **work(board, say)}
-        except EdgeLSTMError as error:
-            lines.say(host, f"FAILED: {str(error).removeprefix(f'{host}: ')}")
-            return {"host": host, "error": str(error)}
-        say(line(result))
+            say(line(result))
+        except (EdgeLSTMError, OSError, LookupError, TypeError) as error:
+            # One board that answers what it should not is not to hide what came of the others.
+            words = str(error) if isinstance(error, EdgeLSTMError) else f"{type(error).__name__}: {error}"
+            lines.say(host, f"FAILED: {words.removeprefix(f'{host}: ')}")
+            return {"host": host, "error": words}
         return result
 
     with lines, ThreadPoolExecutor(max(len(args.hosts), 1)) as pool:

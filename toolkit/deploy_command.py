@@ -37,7 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--precision", help="which artifact; default: the most precise there is")
     parser.add_argument("--keep", type=int, default=3, metavar="N", help="versions that stay on the board (default 3)")
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--rollback", action="store_true", help="go back to the version before")
+    which.add_argument("--rollback", action="store_true", help="go back to the version before the current one")
+    parser.add_argument("--to", metavar="VERSION", help="with --rollback: to this one, as --list shows it")
     which.add_argument("--list", action="store_true", help="show the versions that are there")
 
 
@@ -45,8 +46,10 @@ def run(args: argparse.Namespace) -> int:
     """Run the command; exit status 1 if a board failed."""
     if args.keep < 2:
         raise InputError("--keep: at least 2, the current version and the one to go back to")
+    if args.to is not None and not args.rollback:
+        raise InputError("--to goes with --rollback")
     if args.list or args.rollback:
-        name = args.name or (Bundle.open(args.model).manifest.name if Path(args.model).exists() else args.model)
+        name = args.name or (Bundle.open(args.model).manifest.name if Path(args.model).is_file() else args.model)
         return _list(args, name) if args.list else _roll_back(args, name)
     deployment = Deployment(
         Path(args.model),
@@ -68,8 +71,7 @@ def _roll_back(args: argparse.Namespace, name: str) -> int:
     def work(board: Board, say: Callable[[str], None]) -> dict[str, Any]:
         say("goes back")
         told = common(name, board.probe(base).base, args.system)
-        service = any(version["arguments"] for version in board.call("versions", told)["versions"])
-        return board.call("rollback", {**told, "service": service})
+        return board.call("rollback", {**told, "id": args.to})
 
     return _end(args, on_every_board(args, work, _line))
 
@@ -101,10 +103,17 @@ def _end(args: argparse.Namespace, results: list[dict[str, Any]]) -> int:
 
 def _line(result: dict[str, Any]) -> str:
     if "parity" not in result:
-        return f"back to {result['version']}"
+        return f"back to {result['version']}" + _service(result)
     parity, step = result["parity"]["parity"], result["step"]
     return (
         f"{result['version']}: {step['backend']} {step['precision']}, {parity['snr_db']:.1f} dB against Keras there, "
         f"step {step['p50']:.1f} µs (p99 {step['p99']:.1f})"
-        + (", service runs" if result["service"] else f"; start it with {result['base']}/current/start")
+        + (_service(result) or f"; start it with {result['base']}/current/start")
     )
+
+
+def _service(result: dict[str, Any]) -> str:
+    if not result["service"]:
+        return ""
+    ends = "" if result["lingers"] else " UNTIL YOU LOG OUT THERE (sudo loginctl enable-linger USER makes it stay)"
+    return f", service runs{ends}"

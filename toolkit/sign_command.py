@@ -42,5 +42,5 @@ def run(args: argparse.Namespace) -> int:
 def _public(path: Path) -> str:
     try:
         return " ".join(path.read_text(encoding="utf-8").split()[:2])
-    except OSError:
+    except (OSError, UnicodeDecodeError):
         return "(the public key)"

@@ -54,7 +54,8 @@ def _model(model: dict[str, Any]) -> str:
         return text + ", the service has said nothing yet"
     if not model["running"]:
         return f"{text}, NOT RUNNING; its last word was {_span(model['now'] - report['written'])} ago"
-    return f"{text}, up {_span(model['now'] - report['started'])}, {report['steps']:,} timesteps"
+    ends = "" if model["lingers"] else ", ends with the last login there"
+    return f"{text}, up {_span(model['now'] - report['started'])}, {report['steps']:,} timesteps{ends}"
 
 
 def _span(seconds: float) -> str:

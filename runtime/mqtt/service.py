@@ -27,6 +27,7 @@ from .topics import Subscription, TopicTemplate
 _HOUSEKEEPING, _PARTING = 1.0, 5.0
 # With a broker that sends without end, a save is begun after so many messages all the same.
 _MOST_UNSAVED = 1000
+_LONGEST_TOPIC = 65_535  # Bytes (MQTT 3.1.1, 4.7.3).
 _DIVERGED = (
     "the state of this topic's stream is not a finite number any more, and no later answer will be one; it does not "
     "stay bounded when its state is carried on. Answer on the last inputs only (--window T)"
@@ -206,12 +207,14 @@ class Service:
         self, template: TopicTemplate, matched: tuple[str, ...], payload: bytes, entry: _Open | None = None
     ) -> None:
         topic = template.topic(matched)
-        if topic and self._topics.subscription.match(topic) is None:
+        fits = 0 < len(topic.encode()) <= _LONGEST_TOPIC
+        if fits and self._topics.subscription.match(topic) is None:
             self._connection.publish(topic, payload, None if entry is None else entry.confirm)
             return
         # The template was checked, but a sensor's name can make what it likes of it.
         if not self._warned:
-            note(f"nothing is published to {topic!r}, which is read here")
+            why = "which is read here" if fits else "which is no topic"
+            note(f"nothing is published to {topic[:200]!r}, {why}")
             self._warned = True
         if entry is not None:
             entry.confirm()

@@ -82,7 +82,7 @@ def emulated_board(
     }
     process = _started({**places, "folder": folder}, folder / "log")
     try:
-        with on_port(folder, port, folder / "home", name) as board:
+        with on_port(folder, port, folder / "home", name, lingers=True) as board:
             yield board
     finally:
         process.kill()  # And with it everything in its process namespace.
@@ -106,6 +106,9 @@ def _configure(folder: Path, port: int, cpu: str) -> None:
         "AuthorizedKeysFile /etc/ssh/authorized_keys\nPasswordAuthentication no\nPermitRootLogin yes\n"
         f"SetEnv QEMU_CPU={cpu} PATH=/usr/local/bin:/usr/bin:/bin\n"
     )
+    loginctl = upper / "usr/local/bin/loginctl"
+    loginctl.write_text("#!/bin/sh\nmkdir -p /var/lib/systemd/linger\n: > /var/lib/systemd/linger/root\n")
+    loginctl.chmod(0o755)
     systemctl = upper / "usr/local/bin/systemctl"
     shutil.copy(Path(__file__).with_name("systemctl.py"), systemctl)
     systemctl.chmod(0o755)

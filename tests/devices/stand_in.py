@@ -26,12 +26,14 @@ class StandIn:
         options: of ssh, as `edgelstm` takes them.
         home: of the user there, as seen from here.
         folder: where its configuration lies.
+        lingers: whether services may outlast the login.
     """
 
     host: str
     options: tuple[str, ...]
     home: Path
     folder: Path
+    lingers: bool = False
 
     @property
     def arguments(self) -> list[str]:
@@ -87,7 +89,7 @@ def local_board(
 
 
 @contextmanager
-def on_port(folder: Path, port: int, home: Path, name: str) -> Generator[StandIn]:
+def on_port(folder: Path, port: int, home: Path, name: str, lingers: bool = False) -> Generator[StandIn]:
     """The client's side of a board whose sshd listens on a port: its host key is known, its user's key at hand."""
     host = (folder / "host_key.pub").read_text().split()
     (folder / "known_hosts").write_text(f"[127.0.0.1]:{port} {host[0]} {host[1]}\n")
@@ -97,7 +99,7 @@ def on_port(folder: Path, port: int, home: Path, name: str) -> Generator[StandIn
     )
     options = (f"-F{folder}/ssh_config",)
     wait_for(["ssh", *options, name, "true"], folder)
-    yield StandIn(name, options, home, folder)
+    yield StandIn(name, options, home, folder, lingers)
 
 
 def wait_for(command: Sequence[str], folder: Path, seconds: float = 60) -> None:

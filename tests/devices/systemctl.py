@@ -87,6 +87,8 @@ def supervise(unit: str) -> int:
 
 def main() -> int:
     command, *rest = [argument for argument in sys.argv[1:] if argument not in ("--user", "--quiet")]
+    if command == "disable" and rest[0] == "--now":
+        command, rest = "stop", rest[1:]
     known = {"restart": restart, "stop": stop, "is-active": is_active, "supervise": supervise}
     return known[command](*rest) if command in known else 0
 

@@ -15,7 +15,7 @@ from typing import TextIO
 
 import numpy as np
 import pytest
-from edgelstm.devices.board import Facts
+from edgelstm.devices.board import Board, Facts
 from edgelstm.export import export
 from edgelstm.runtime import load
 
@@ -101,9 +101,7 @@ def test_a_model_is_verified_there_and_becomes_current(board, bundles, wheels):
     # What was installed runs by itself, with nothing of this checkout.
     xs = inputs(NAME, 50)
     text = "\n".join(",".join(map(str, row)) for row in xs)
-    answers = np.loadtxt(
-        board.ssh("PYTHONSAFEPATH=1 ~/.local/share/edgelstm/pump/current/start", text).splitlines(), delimiter=","
-    )
+    answers = np.loadtxt(board.ssh("~/.local/share/edgelstm/pump/current/start", text).splitlines(), delimiter=",")
     want = load(bundles["first"], "native", "int8").stream().run(xs)
     np.testing.assert_allclose(answers, want, rtol=1e-5, atol=1e-6)
 
@@ -123,8 +121,13 @@ def test_back_and_forth(board, bundles, wheels):
     assert back.status == 0
     assert f"back to {versions[2]}" in back.out
     assert current(board) == versions[2]
+    # Further back, not to and fro; and to any that is named.
     assert call("deploy", bundles["first"], board.host, "--rollback", *board.arguments).status == 0
-    assert current(board) == versions[3]  # There and back again.
+    assert current(board) == versions[1]
+    last = call("deploy", "pump", board.host, "--rollback", *board.arguments)
+    assert (last.status, "no version before to go back to" in last.out) == (1, True)
+    assert call("deploy", "pump", board.host, "--rollback", "--to", versions[3], *board.arguments).status == 0
+    assert current(board) == versions[3]
     shown = call("status", board.host, *board.arguments)
     assert shown.status == 0
     assert re.search(rf"pump {versions[3]}: \d+\.\d dB against Keras there, step .* no service", shown.out)
@@ -186,6 +189,26 @@ def test_a_version_that_does_not_come_up_gives_way_to_the_one_before(board, bund
         assert current(board) == before
         (shown,) = status(board)
         assert shown["running"]
+
+
+def test_a_service_gives_way_to_none_and_comes_back(board, bundles, wheels):
+    with fed_by_hand(base(board) / "state"):
+        first = deploy(board, bundles["first"], wheels, *SERVICE)
+        assert first.status == 0, first.out
+        assert ("UNTIL YOU LOG OUT" in first.out) != board.lingers
+        time.sleep(1.1)
+        assert deploy(board, bundles["second"], wheels).status == 0
+        (shown,) = status(board)
+        assert (shown["running"], shown["arguments"]) == (False, [])
+        back = call("deploy", "pump", board.host, "--rollback", *board.arguments)
+        assert (back.status, "service runs" in back.out) == (0, True), back.out
+        assert status(board)[0]["running"]
+
+
+def test_what_the_agent_is_told_may_be_long(board):
+    """Longer than a command line: NumPy's wheel has a thousand files, each with its digest."""
+    with Board(board.host, board.options) as connected:
+        assert connected.call("probe", {"base": "~/x", "more": "y" * 300_000})["base"].endswith("/x")
 
 
 @pytest.mark.parametrize(

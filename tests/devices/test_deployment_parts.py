@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 from edgelstm.devices import unit as units
 from edgelstm.devices.board import BoardError, Facts
-from edgelstm.devices.deploy import Deployment, choose_wheels
+from edgelstm.devices.deploy import Deployment, choose_wheels, devices_in
 
 from tests.engine.toolchain import require
 
 OURS = [f"edgelstm-0.1.0-cp311-abi3-{platform}.whl" for platform in ("manylinux_2_27_aarch64", "linux_armv6l")]
+PURE = ["paho_mqtt-2.1.0-py3-none-any.whl", "pyserial-3.5-py2.py3-none-any.whl"]
 NOTHING = dict.fromkeys(("numpy", "ai-edge-litert", "tflite-runtime", "onnxruntime", "paho-mqtt", "pyserial"))
 
 
@@ -43,7 +44,12 @@ def facts(machine: str = "aarch64", bits: int = 64, **packages: str) -> Facts:
             facts(numpy="1.24.2", paho_mqtt="1.6.1"),
             "auto",
             ("--mqtt=mqtt://localhost", "--baud", "9600"),
-            [*OURS, "paho_mqtt-2.1.0-py3-none-any.whl", "pyserial-3.5-py2.py3-none-any.whl"],
+            [
+                *OURS,
+                "paho_mqtt-2.1.0-py3-none-any (1).whl",
+                "paho_mqtt-2.1.0-py3-none-any.whl",
+                "pyserial-3.5-py2.py3-none-any.whl",
+            ],
             [OURS[0], "paho_mqtt-2.1.0-py3-none-any.whl", "pyserial-3.5-py2.py3-none-any.whl"],
         ),
         (facts(numpy="1.24.2", paho_mqtt="2.1.0"), "auto", ("--mqtt", "mqtt://localhost"), OURS, [OURS[0]]),
@@ -72,6 +78,10 @@ def test_what_to_do_where_one_is_lacking(there, backend, arguments, words, tmp_p
         (tmp_path / name).touch()
     with pytest.raises(BoardError, match=words):
         choose_wheels(Deployment(Path("pump.edge"), tmp_path, arguments, "pump", backend), there, "pi")
+
+
+def test_a_port_is_opened_to_the_service():
+    assert devices_in(["--input=/dev/ttyUSB0", "--baud", "9600", "/dev/x"]) == ["/dev/ttyUSB0", "/dev/x"]
 
 
 def test_secrets_are_handed_over_by_systemd():

@@ -265,3 +265,12 @@ def test_without_paho_it_says_what_to_install(bundle):
     assert done.returncode == 2
     assert 'pip install "edgelstm[mqtt]"' in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_topic_that_would_make_another_too_long_does_no_harm(bundle, broker, peer, xs, expected):
+    topics = ["--subscribe", "plant/+/in", "--publish", "out/{1}/{1}"]
+    with Served(bundle, broker.url, *topics, topics=False) as served:
+        peer.publish(f"plant/{'x' * 40_000}/in", text(xs[0]))
+        peer.publish("plant/a/in", text(xs[0]))
+        np.testing.assert_allclose(numbers(peer.wait("out/a/a", 1)), expected[:1], atol=2e-6)
+        assert "which is no topic" in served.end()

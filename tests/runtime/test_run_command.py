@@ -106,6 +106,15 @@ def test_an_interruption_ends_cleanly_and_keeps_the_state(bundle, xs, expected, 
     np.testing.assert_allclose(numbers(done.stdout), expected[30:], atol=2e-6)
 
 
+def test_an_interruption_ends_the_wait_for_a_writer(bundle, tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    process = start(bundle, tmp_path / "fifo")
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(1.5)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(10) == 0
+
+
 def test_a_power_cut_loses_no_more_than_the_time_between_saves(bundle, xs, expected, tmp_path):
     state = tmp_path / "state"
     process = start(bundle, "--state", state, "--save-every", 0)
@@ -159,6 +168,8 @@ def test_carrying_state_past_the_training_window_is_said_once(bundle, xs):
         ("[1, 2]\n", "2 values where 3 belong"),
         ("[1, 2, 3]\n[1, 2\n", "line 2: not JSON"),
         (b"1,2,3\n\xff\xfe,1,2\n", "line 2: not UTF-8"),
+        ("1,2,3\n1,2\r3,4\n", "line 2: not a line of CSV"),
+        ("[1, 2, 3]\n" + "[" * 100_000 + "\n", "line 2: not JSON"),
     ],
 )
 def test_bad_lines_stop_with_one_message(bundle, text, words):

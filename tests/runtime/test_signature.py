@@ -173,3 +173,11 @@ def test_keys_that_cannot_sign(bundle, keys, tmp_path):
     assert "manifest.json.sig" not in zipfile.ZipFile(bundle).namelist()
     rewrite(bundle, flip("model.float32.elm", 300))
     assert call("sign", bundle, "--key", keys / "ours").status == 2
+
+
+def test_a_link_that_leads_nowhere_requires_signatures_too(bundle, tmp_path, monkeypatch):
+    link = tmp_path / "allowed_signers"
+    link.symlink_to(tmp_path / "not mounted yet")
+    monkeypatch.setattr("edgelstm.runtime.signature.SYSTEM_WIDE", link)
+    with pytest.raises(InputError, match="no file of allowed signers is there"):
+        load(bundle)
