@@ -6,7 +6,9 @@ binfmt_misc of its own (Linux 6.7 and later), in which QEMU runs whatever is sta
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
@@ -85,7 +87,9 @@ def emulated_board(
         with on_port(folder, port, folder / "home", name, lingers=True) as board:
             yield board
     finally:
-        process.kill()  # And with it everything in its process namespace.
+        # The first process of the namespace, and with it all others there; unshare ends when that does.
+        for first in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
+            os.kill(int(first), signal.SIGKILL)
         process.wait()
 
 
