@@ -252,13 +252,16 @@ def _restart(argument: dict[str, Any], version: Path) -> str:
         _run(["loginctl", "enable-linger"])  # May not be allowed; the answer says whether it is so.
     # What was counted against an earlier version is not to keep this one from starting.
     _systemctl(argument, ["reset-failed", unit])
-    for command in (["daemon-reload"], ["enable", unit], ["restart", unit]):
+    for command in (["daemon-reload"], ["enable", unit]):
         if problem := _systemctl(argument, command):
             return problem
+    began = time.time()
+    if problem := _systemctl(argument, ["restart", unit]):
+        return f"the service does not start: {_journal(argument, began) or problem}"
     for _ in range(argument["settle"]):
         time.sleep(1)
         if _systemctl(argument, ["is-active", "--quiet", unit]):
-            return f"the service does not stay up: {_journal(argument)}"
+            return f"the service does not stay up: {_journal(argument, began) or 'the journal says nothing'}"
     return ""
 
 
@@ -285,13 +288,15 @@ def _run(command: list[str], environment: dict[str, str] | None = None) -> str:
     return f"`{' '.join(command)}` failed: {(done.stderr or done.stdout).strip() or f'status {done.returncode}'}"
 
 
-def _journal(argument: dict[str, Any]) -> str:
-    full = ["journalctl", "-u" if argument["system"] else "--user-unit", argument["unit"], "-n", "3", "-o", "cat"]
+def _journal(argument: dict[str, Any], since: float) -> str:
+    """The last of what the service itself said; nothing where this user may not read that."""
+    full = ["journalctl", "-u" if argument["system"] else "--user-unit", argument["unit"], "--quiet", "-n", "3"]
+    full += ["-t", "start", "-o", "cat", f"--since=@{since:.3f}"]
     try:
         done = subprocess.run(full, capture_output=True, text=True, timeout=30)
     except (OSError, subprocess.TimeoutExpired):
-        return "the journal says nothing"
-    return " / ".join(done.stdout.split("\n")).strip(" /") or "the journal says nothing"
+        return ""
+    return " / ".join(done.stdout.split("\n")).strip(" /")
 
 
 def _with(history: list[str], version: str) -> list[str]:

@@ -85,7 +85,9 @@ def unit(
     group = "SupplementaryGroups=dialout\n" if devices and system else ""
     own = f"DynamicUser=yes\nStateDirectory=edgelstm/{name}\n{group}" if system else f"ReadWritePaths={base}/state\n"
     wanted = "multi-user.target" if system else "default.target"
-    home = "ProtectHome=yes\n" if system else ""
+    # A user's manager may mount nothing outside of a user namespace: without one, Debian 12's ignores whatever is to
+    # protect files, and says nothing.
+    protected = "ProtectHome=yes\n" if system else "PrivateUsers=yes\n"
     return f"""# Written by `edgelstm deploy`, which replaces it.
 [Unit]
 Description=EdgeLSTM: {name}
@@ -98,13 +100,14 @@ StartLimitIntervalSec=0
 Type=notify
 NotifyAccess=main
 ExecStart={base}/current/start
-Restart=on-failure
+# On a failure, and where an input ends, until the next one begins.
+Restart=always
 RestartSec=5
 # SIGTERM ends it between two timesteps, with its state saved.
 TimeoutStopSec=30
 WatchdogSec={WATCHDOG_SECONDS}
 MemoryMax={memory_mb}M
-{own}{home}NoNewPrivileges=yes
+{own}{protected}NoNewPrivileges=yes
 ProtectSystem=strict
 PrivateTmp=yes
 ProtectKernelTunables=yes

@@ -111,7 +111,11 @@ class Userland:
 
 
 def userland(
-    architecture: str, packages: Sequence[str] = PYTHON, suite: str = "bookworm", folder: Path = FOLDER
+    architecture: str,
+    packages: Sequence[str] = PYTHON,
+    suite: str = "bookworm",
+    folder: Path = FOLDER,
+    installed: bool = False,
 ) -> Userland:
     """A root file system with these packages and what they depend on, made once and kept in `folder`.
 
@@ -120,6 +124,7 @@ def userland(
         packages: Debian's, unpacked without their scripts being run.
         suite: Debian's release.
         folder: where userlands are kept.
+        installed: whether their scripts run, so that it can be booted; takes root and this machine's processor.
 
     Raises:
         RuntimeError: it could not be made; the message has what mmdebstrap said.
@@ -131,14 +136,18 @@ def userland(
         # Debian's main suite alone, from the mirror that this machine uses. Ownership would need rights: a tar has it.
         mirror = _mirror()
         sources = [f"deb {mirror} {suite} main"] if mirror else []
-        options = ["--quiet", f"--architectures={architecture}", "--variant=extract", f"--include={wanted}"]
+        variant = "minbase" if installed else "extract"
+        options = ["--quiet", f"--architectures={architecture}", f"--variant={variant}", f"--include={wanted}"]
         archive = root / "userland.tar"
         _run("mmdebstrap", *options, suite, str(archive), *sources)
-        _run("tar", "-x", "-f", str(archive), "-C", str(root), "--exclude=./dev", "--no-same-owner")
+        owner = "--same-owner" if installed else "--no-same-owner"
+        _run("tar", "-x", "-f", str(archive), "-C", str(root), "--exclude=./dev", owner)
         archive.unlink()
-        _finish(root, ARCHITECTURES[architecture])
+        if not installed:
+            _finish(root, ARCHITECTURES[architecture])
 
-    return Userland(_kept(folder, f"{suite}-{architecture}", wanted, make), architecture)
+    name = f"{suite}-{architecture}{'-installed' if installed else ''}"
+    return Userland(_kept(folder, name, wanted, make), architecture)
 
 
 def site(architecture: str, python: str, requirements: Sequence[str], folder: Path = FOLDER) -> Path:

@@ -23,7 +23,7 @@ from .archive import replacing
 from .errors import InputError
 from .heartbeat import Heartbeat
 from .interrupt import Interrupt, interrupts
-from .lines import lines
+from .lines import lines, wait_for
 from .model import Model, load
 from .mqtt import options as mqtt_options
 from .notes import note
@@ -41,7 +41,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("model", help="a bundle (.edge or folder), or an exported .elm, .tflite or .onnx file")
     parser.add_argument("input", nargs="?", metavar="FILE", help="CSV or JSON lines; - (default) is standard input")
-    parser.add_argument("--output", default="-", metavar="FILE", help="where to; - (default) is standard output")
+    parser.add_argument(
+        "--output",
+        default="-",
+        metavar="FILE",
+        help="where to, behind what is there already when it goes on from --state; - (default) is standard output",
+    )
     add_model_arguments(parser)
     parser.add_argument("--window", type=int, metavar="T", help="answer as on the last T inputs from zero state")
     parser.add_argument("--state", type=Path, metavar="FILE", help="continue from this state and keep it up to date")
@@ -86,8 +91,10 @@ def run(args: argparse.Namespace) -> int:
         return serve(args)
     model = load(args.model, args.backend, args.precision, args.allowed_signers)
     stream = model.stream(args.window)
+    goes_on = False
     if args.state is not None and args.state.exists():
         stream.restore(_read_state(args.state))
+        goes_on = True
     with ExitStack() as stack:
         stop = stack.enter_context(interrupts())
         publisher = None
@@ -98,13 +105,14 @@ def run(args: argparse.Namespace) -> int:
         unnamed = tuple(f"x{i}" for i in range(len(model.features)))
         make_reader = partial(RowReader, model.features, _name(args.input), model.features != unnamed)
         numbered = _numbered(args, stack, make_reader, stop, publisher)
-        write = stack.enter_context(_sink(args.output)) if publisher is None else publisher.write
+        begun = goes_on and _begun(args.output)
+        write = stack.enter_context(_sink(args.output, goes_on)) if publisher is None else publisher.write
         if args.state is not None:
             _save(stream, args.state)  # Fails now, not after hours, where it cannot be written.
             stack.callback(_save, stream, args.state)
         try:
             heartbeat = stack.enter_context(Heartbeat(args.report, {"model": model.name, "backend": model.backend}))
-            read = _pump(model, stream, make_reader(), numbered, write, args, heartbeat)
+            read = _pump(model, stream, make_reader(), numbered, write, args, heartbeat, headed=not begun)
         except BrokenPipeError:
             # Whoever read the predictions has gone; nobody is left to tell.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -132,14 +140,16 @@ def _numbered(
         try:
             with stop.waiting():
                 source: BinaryIO = (
-                    sys.stdin.buffer if args.input == "-" else stack.enter_context(_open(args.input, "rb"))
+                    sys.stdin.buffer if args.input == "-" else stack.enter_context(_open(args.input, "rb", _opener))
                 )
         except KeyboardInterrupt:
             return iter(())
         file = source.fileno()
-        found = numbered_lines(
-            source if publisher is None else lines(file, partial(os.read, file, 65536), name, publisher.wait), name
-        )
+        if publisher is None and not Path(args.input).is_fifo():
+            found = numbered_lines(source, name)
+        else:
+            wait = wait_for if publisher is None else publisher.wait
+            found = numbered_lines(lines(file, partial(os.read, file, 65536), name, wait), name)
     # The publisher waits for the interruption itself: none may come in the middle of what it does for its connection.
     return stop.until(found) if publisher is None else takewhile(lambda _: not stop.requested, found)
 
@@ -152,6 +162,7 @@ def _pump(
     write: Callable[[str], None],
     args: argparse.Namespace,
     heartbeat: Heartbeat,
+    headed: bool,
 ) -> int:
     """Line in, prediction out, until the lines end; returns the number of those that were a timestep."""
     name = _name(args.input)
@@ -162,7 +173,7 @@ def _pump(
         try:
             first = reader.kind is None
             row = reader.parse(line, number)
-            if first and reader.header and not as_json:
+            if first and reader.header and headed and not as_json:
                 write(",".join(model.outputs))
             if row is None:
                 continue
@@ -196,10 +207,22 @@ def _pump(
     return read
 
 
+def _begun(path: str) -> bool:
+    """Whether a file has lines, to go on behind; half a line, which a power cut leaves, is ended."""
+    file = Path(path)
+    if path == "-" or not file.is_file() or file.stat().st_size == 0:
+        return False
+    with _open(path, "rb+") as end:
+        end.seek(-1, os.SEEK_END)
+        if end.read() != b"\n":
+            end.write(b"\n")
+    return True
+
+
 @contextmanager
-def _sink(path: str) -> Generator[Callable[[str], None]]:
+def _sink(path: str, goes_on: bool) -> Generator[Callable[[str], None]]:
     """Something to write lines to, each flushed."""
-    sink: TextIO = sys.stdout if path == "-" else _open(path, "w")
+    sink: TextIO = sys.stdout if path == "-" else _open(path, "a" if goes_on else "w")
 
     def write(line: str) -> None:
         sink.write(line + "\n")
@@ -216,9 +239,22 @@ def _name(path: str) -> str:
     return "standard input" if path == "-" else path
 
 
-def _open(path: str, mode: str) -> Any:
+def _opener(path: str, flags: int) -> int:
+    """Open a file, and a named pipe without waiting for its writer.
+
+    Its lines are waited for as any input's are. To wait here would keep a service from being ready, and whoever writes
+    to none but a ready one from writing.
+    """
+    if not Path(path).is_fifo():
+        return os.open(path, flags)
+    file = os.open(path, flags | os.O_NONBLOCK)
+    os.set_blocking(file, True)
+    return file
+
+
+def _open(path: str, mode: str, opener: Callable[[str, int], int] | None = None) -> Any:
     try:
-        return Path(path).open(mode)
+        return open(path, mode, opener=opener)
     except OSError as error:
         raise InputError(f"{path}: cannot be opened ({error.strerror})") from error
 

@@ -55,3 +55,9 @@ def status(board: StandIn) -> list[dict[str, Any]]:
     """What `edgelstm status` says of each model there."""
     (result,) = json.loads(call("status", board.host, *board.arguments, "--json").out)["boards"]
     return result["models"]
+
+
+def fetch(wheels: Path, *arguments: str) -> None:
+    """As the remedies of deploy say."""
+    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(wheels), *arguments]
+    subprocess.run(pip, check=True)

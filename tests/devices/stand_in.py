@@ -89,12 +89,14 @@ def local_board(
 
 
 @contextmanager
-def on_port(folder: Path, port: int, home: Path, name: str, lingers: bool = False) -> Generator[StandIn]:
+def on_port(
+    folder: Path, port: int, home: Path, name: str, lingers: bool = False, user: str = "root"
+) -> Generator[StandIn]:
     """The client's side of a board whose sshd listens on a port: its host key is known, its user's key at hand."""
     host = (folder / "host_key.pub").read_text().split()
     (folder / "known_hosts").write_text(f"[127.0.0.1]:{port} {host[0]} {host[1]}\n")
     (folder / "ssh_config").write_text(
-        f"Host {name}\n  HostName 127.0.0.1\n  Port {port}\n  User root\n  IdentityFile {folder}/user_key\n"
+        f"Host {name}\n  HostName 127.0.0.1\n  Port {port}\n  User {user}\n  IdentityFile {folder}/user_key\n"
         f"  IdentitiesOnly yes\n  UserKnownHostsFile {folder}/known_hosts\n  GlobalKnownHostsFile /dev/null\n"
     )
     options = (f"-F{folder}/ssh_config",)

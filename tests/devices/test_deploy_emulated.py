@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +11,7 @@ import pytest
 from edgelstm.devices.userland import ARCHITECTURES
 from edgelstm.export import export, read_keras
 
-from tests.devices.boards import DIST, current, deploy, started, status
+from tests.devices.boards import DIST, current, deploy, fetch, started, status
 from tests.engine.toolchain import require
 from tests.runtime.mosquitto import Mosquitto, Peer
 from tests.zoo import zoo_inputs, zoo_model
@@ -26,12 +24,6 @@ def bundle(tmp_path_factory) -> Path:
     return export(
         read_keras(zoo_model("tutorial_stacked")), tmp_path_factory.mktemp("b") / "pump.edge", name="pump"
     ).path
-
-
-def fetch(wheels: Path, *arguments: str) -> None:
-    """As the remedies of deploy say."""
-    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(wheels), *arguments]
-    subprocess.run(pip, check=True)
 
 
 @pytest.mark.devices

@@ -113,7 +113,7 @@ def test_systemd_takes_the_unit(system, tmp_path):
     for line in (
         "NoNewPrivileges=yes",
         "ProtectSystem=strict",
-        "Restart=on-failure",
+        "Restart=always",
         "WatchdogSec=30",
         "MemoryMax=256M",
     ):

@@ -13,6 +13,8 @@ import time
 import numpy as np
 import pytest
 
+from tests.runtime.mosquitto import until
+
 COMMAND = [sys.executable, "-m", "edgelstm.runtime.cli"]
 
 
@@ -91,6 +93,24 @@ def test_the_state_survives_a_restart(bundle, xs, expected, tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["small.edge", "state"]
 
 
+def test_what_goes_on_from_a_state_writes_behind_what_is_there(bundle, xs, expected, tmp_path):
+    state, out = tmp_path / "state", tmp_path / "out.csv"
+    for chunk in np.split(xs, [37, 200]):
+        assert call(bundle, "--state", state, "--output", out, stdin=csv(chunk, "a,b,c")).returncode == 0
+    head, *rest = out.read_text().splitlines()
+    assert head == "u,v"
+    np.testing.assert_allclose(numbers("\n".join(rest)), expected, atol=2e-6)
+    out.write_text("u,v\n1,2\n1")  # Half a line, as a power cut leaves it, runs into no other.
+    state.unlink()
+    call(bundle, "--state", state, stdin=csv(xs[:5]))
+    assert call(bundle, "--state", state, "--output", out, stdin=csv(xs[5:6])).returncode == 0
+    *before, last = out.read_text().splitlines()
+    assert before == ["u,v", "1,2", "1"]
+    np.testing.assert_allclose(numbers(last)[0], expected[5], atol=2e-6)
+    assert call(bundle, "--output", out, stdin=csv(xs[:1])).returncode == 0
+    assert len(out.read_text().splitlines()) == 1  # From zero state, it starts anew.
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interruption_ends_cleanly_and_keeps_the_state(bundle, xs, expected, tmp_path, number):
     state = tmp_path / "state"
@@ -113,6 +133,16 @@ def test_an_interruption_ends_the_wait_for_a_writer(bundle, tmp_path):
         process.wait(1.5)
     process.send_signal(signal.SIGTERM)
     assert process.wait(10) == 0
+
+
+def test_it_is_ready_before_anybody_writes_to_its_pipe(bundle, xs, expected, tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    process = start(bundle, tmp_path / "fifo", "--report", tmp_path / "report")
+    until((tmp_path / "report").exists, "it is ready")
+    (tmp_path / "fifo").write_text(csv(xs))
+    said, _ = process.communicate(timeout=10)
+    assert process.returncode == 0
+    np.testing.assert_allclose(numbers(said.decode()), expected, atol=2e-6)
 
 
 def test_a_power_cut_loses_no_more_than_the_time_between_saves(bundle, xs, expected, tmp_path):
