@@ -76,16 +76,17 @@ class Booted:
 
 
 @contextmanager
-def booted_board(folder: Path) -> Generator[Booted]:
+def booted_board(folder: Path, suite: str) -> Generator[Booted]:
     """A board behind an sshd, as of the day on which it was set up.
 
     Args:
         folder: for what it writes.
+        suite: Debian's release.
     """
     require("mmdebstrap", "systemd-nspawn", "ssh", "ssh-keygen")
     if os.geteuid() != 0 or platform.machine() != "x86_64":
         pytest.skip("booting takes root, on the processor that the userland is for")
-    there = userland("amd64", PACKAGES, installed=True)
+    there = userland("amd64", PACKAGES, suite, installed=True)
     for part in ("home", "upper/etc/ssh/sshd_config.d", "work", "merged"):
         (folder / part).mkdir(parents=True)
     make_keys(folder)

@@ -27,9 +27,9 @@ pytestmark = pytest.mark.devices
 NAME = "LSTM 8 32 32 4"
 
 
-@pytest.fixture(scope="module")
-def machine(tmp_path_factory):
-    with booted_board(tmp_path_factory.mktemp("machine") / "board") as running:
+@pytest.fixture(scope="module", params=["bookworm", "trixie"])
+def machine(request, tmp_path_factory):
+    with booted_board(tmp_path_factory.mktemp("machine") / "board", request.param) as running:
         running.root.ssh("mkdir -m 777 /srv/pipes")  # A service's /tmp is its own.
         yield running
 
@@ -187,6 +187,23 @@ def test_what_does_not_start_says_why(service, bundle, wheels):
     assert done.status == 1
     assert "the service does not start: edgelstm: error: /nowhere/at/all: cannot be opened" in done.out
     assert "the version before runs again" in done.out
+    xs = inputs(NAME, 5)
+    service.board.ssh(f"cat > {path}", text(xs))
+    assert close(service.answers(5), load(bundle).stream().run(xs))
+
+
+def test_services_come_and_go(service, bundle, wheels):
+    path = pipe(service)
+    assert service.deploy(bundle, wheels, "--input", path, "--output", "{state}/out").status == 0
+    time.sleep(1.1)
+    where = (service.board.host, *service.board.arguments, *(["--system"] if service.system else []))
+    named = ("--name", service.name)
+    alone = call("deploy", bundle, *where, *named, "--wheels", wheels)
+    assert alone.status == 0, alone.out
+    assert [service.shown(name) for name in ("ActiveState", "UnitFileState")] == ["inactive", "disabled"]
+    back = call("deploy", bundle, *where, *named, "--rollback")
+    assert (back.status, "service runs" in back.out) == (0, True), back.out
+    assert [service.shown(name) for name in ("ActiveState", "UnitFileState")] == ["active", "enabled"]
     xs = inputs(NAME, 5)
     service.board.ssh(f"cat > {path}", text(xs))
     assert close(service.answers(5), load(bundle).stream().run(xs))
