@@ -6,7 +6,7 @@ folder of another name, and becomes current by one rename of a symbolic link.
 
     BASE/versions/ID/   bundle.edge, site/ (the runtime), start, deployment.json
     BASE/current        a link to one of them; BASE/history.json lists those that were current, the way back
-    BASE/state/         what the service keeps: state, report; /var/lib/edgelstm/NAME for the whole system's
+    BASE/state/         what the service keeps; /var/lib/edgelstm/NAME for the whole system's
 """
 
 from __future__ import annotations
@@ -381,13 +381,14 @@ def status(argument: dict[str, Any]) -> dict[str, Any]:
     if current is None:
         raise RefusedError("nothing is deployed here")
     deployment = json.loads((current / "deployment.json").read_text(encoding="utf-8"))
-    report = _report(Path(argument["state"]) / "report.json")
-    alive = not _systemctl(argument, ["is-active", "--quiet", argument["unit"]]) and _lives(report)
+    report = _report(argument)
+    active = not _systemctl(argument, ["is-active", "--quiet", argument["unit"]])
     chosen = {"backend": deployment["backend"], "precision": deployment["precision"], "steps": 200}
     checked = verify({**argument, **chosen, "id": current.name})
     return {
         "version": current.name,
-        "running": alive,
+        "active": active,
+        "running": active and _lives(report),
         "lingers": argument["system"] or _lingers(),
         "now": time.time(),
         **deployment,
@@ -401,12 +402,15 @@ def _lives(report: dict[str, Any] | None) -> bool:
     return report is not None and Path(f"/proc/{report['pid']}").exists() and time.time() - report["written"] < 60
 
 
-def _report(path: Path) -> dict[str, Any] | None:
+def _report(argument: dict[str, Any]) -> dict[str, Any] | None:
+    run = Path("/run" if argument["system"] else f"/run/user/{os.getuid()}")
+    folder = run / "edgelstm" / Path(argument["base"]).name
     try:
-        report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        text = ((folder if folder.exists() else Path(argument["state"])) / "report.json").read_text(encoding="utf-8")
+        report: dict[str, Any] = json.loads(text)
     except (OSError, ValueError):
         return None
-    return report if {"pid", "written", "started", "steps", "step_us"} <= set(report) else None
+    return report if {"pid", "written", "up", "steps", "step_us"} <= set(report) else None
 
 
 COMMANDS = {f.__name__: f for f in (probe, receive, verify, activate, rollback, versions, prune, discard, status)}

@@ -13,19 +13,20 @@ _SECRETS = ("--credentials", "--client-key")
 
 
 def start_script(backend: str, precision: str | None, arguments: Sequence[str], report: bool) -> str:
-    """A shell script that runs the version that it lies in; its state and report lie beside the versions.
+    """A shell script that runs the version that it lies in; its state lies beside the versions.
 
     Args:
         backend: of the runtime.
         precision: of the artifact, or None.
         arguments: further ones of `edgelstm-run`; `{state}` in them is the folder for what is kept, `{credentials}`
             the one in which systemd puts secrets.
-        report: whether it keeps a report for `edgelstm status`.
+        report: whether it keeps a report for `edgelstm status`: in memory, where systemd offers that, for it is
+            written every few seconds, and a card that is slow to write would keep the watchdog waiting.
     """
     words = ["--backend", backend, *(["--precision", precision] if precision else [])]
     fixed = " ".join(shlex.quote(word) for word in words)
     given = " ".join(map(_quoted, arguments))
-    kept = ' --report "$state/report.json"' if report else ""
+    kept = ' --report "${RUNTIME_DIRECTORY:-$state}/report.json"' if report else ""
     return f"""#!/bin/sh
 # Written by `edgelstm deploy`, which replaces it; a change here is lost.
 here=$(dirname "$(readlink -f "$0")")
@@ -107,6 +108,8 @@ RestartSec=5
 TimeoutStopSec=30
 WatchdogSec={WATCHDOG_SECONDS}
 MemoryMax={memory_mb}M
+RuntimeDirectory=edgelstm/{name}
+RuntimeDirectoryPreserve=yes
 {own}{protected}NoNewPrivileges=yes
 ProtectSystem=strict
 PrivateTmp=yes

@@ -51,11 +51,11 @@ def _model(model: dict[str, Any]) -> str:
     if not model["arguments"]:
         return text + ", no service"
     if report is None:
-        return text + ", the service has said nothing yet"
+        return text + (", the service has said nothing yet" if model["active"] else ", NOT RUNNING")
     if not model["running"]:
         return f"{text}, NOT RUNNING; its last word was {_span(model['now'] - report['written'])} ago"
     ends = "" if model["lingers"] else ", ends with the last login there"
-    return f"{text}, up {_span(model['now'] - report['started'])}, {report['steps']:,} timesteps{ends}"
+    return f"{text}, up {_span(report['up'] + model['now'] - report['written'])}, {report['steps']:,} timesteps{ends}"
 
 
 def _span(seconds: float) -> str:

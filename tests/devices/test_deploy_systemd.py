@@ -15,7 +15,7 @@ import pytest
 from edgelstm.export import export
 from edgelstm.runtime import load
 
-from tests.devices.boards import DIST, deploy, fetch
+from tests.devices.boards import DIST, fetch
 from tests.devices.booted import booted_board
 from tests.devices.stand_in import StandIn
 from tests.engine.models import inputs, network
@@ -70,9 +70,13 @@ class Service:
         """Its folder there."""
         return f"/var/lib/edgelstm/{self.name}" if self.system else f".local/share/edgelstm/{self.name}/state"
 
+    @property
+    def where(self) -> tuple[str, ...]:
+        """What `edgelstm` is told of it."""
+        return (self.board.host, *self.board.arguments, "--name", self.name, *(["--system"] if self.system else []))
+
     def deploy(self, bundle: Path, wheels: Path, *arguments: object):
-        system = ["--system"] if self.system else []
-        return deploy(self.board, bundle, wheels, "--name", self.name, *system, "--", *arguments)
+        return call("deploy", bundle, *self.where, "--wheels", wheels, "--", *arguments)
 
     def shown(self, name: str) -> str:
         """What systemd knows of it."""
@@ -133,6 +137,10 @@ def test_systemd_confines_it(service, bundle, wheels):
     assert close(service.answers(40), load(bundle).stream().run(xs))
     service.again(0)  # That was the end of its input.
     process = service.process
+    shown = call("status", *service.where, "--json")
+    (model,) = json.loads(shown.out)["boards"][0]["models"]
+    assert (shown.status, model["running"], model["report"]["pid"]) == (0, True, process)
+    assert "report.json" not in service.board.ssh(f"ls -a {service.state}")  # Written too often for a card.
     said = service.board.ssh(f"cat /proc/{process}/status")
     facts = dict(line.split(":", 1) for line in said.splitlines())
     assert int(facts["NoNewPrivs"]) == 1
@@ -196,12 +204,10 @@ def test_services_come_and_go(service, bundle, wheels):
     path = pipe(service)
     assert service.deploy(bundle, wheels, "--input", path, "--output", "{state}/out").status == 0
     time.sleep(1.1)
-    where = (service.board.host, *service.board.arguments, *(["--system"] if service.system else []))
-    named = ("--name", service.name)
-    alone = call("deploy", bundle, *where, *named, "--wheels", wheels)
+    alone = call("deploy", bundle, *service.where, "--wheels", wheels)
     assert alone.status == 0, alone.out
     assert [service.shown(name) for name in ("ActiveState", "UnitFileState")] == ["inactive", "disabled"]
-    back = call("deploy", bundle, *where, *named, "--rollback")
+    back = call("deploy", bundle, *service.where, "--rollback")
     assert (back.status, "service runs" in back.out) == (0, True), back.out
     assert [service.shown(name) for name in ("ActiveState", "UnitFileState")] == ["active", "enabled"]
     xs = inputs(NAME, 5)
@@ -261,5 +267,5 @@ def test_secrets_reach_it_and_nobody_else(machine, bundle, wheels, tmp_path):
     finally:
         broker.stop()
     assert "s3cret" not in machine.root.ssh(f"tr '\\0' '\\n' < /proc/{service.process}/environ")
-    shown = call("status", machine.root.host, *machine.root.arguments, "--system", "--name", "secret")
+    shown = call("status", *service.where)
     assert (shown.status, "dB against Keras there" in shown.out) == (0, True), shown.out

@@ -125,9 +125,8 @@ def test_the_start_script_quotes_what_it_is_given(tmp_path):
     arguments = ["--publish", "it's a 'topic'; rm -rf {state}", "$HOME", "{state}/x y"]
     script.write_text(units.start_script("auto", None, arguments, True).replace("exec python3", "exec echo"))
     (tmp_path / "kept").mkdir()
-    done = subprocess.run(
-        ["sh", "-c", f". {script}"], capture_output=True, text=True, env={**os.environ, "STATE_DIRECTORY": "/kept"}
-    )
+    folders = {"STATE_DIRECTORY": "/kept", "RUNTIME_DIRECTORY": "/run/x"}
+    done = subprocess.run(["sh", "-c", f". {script}"], capture_output=True, text=True, env={**os.environ, **folders})
     assert done.stdout.strip().endswith(
-        "--report /kept/report.json --publish it's a 'topic'; rm -rf /kept $HOME /kept/x y"
+        "--report /run/x/report.json --publish it's a 'topic'; rm -rf /kept $HOME /kept/x y"
     )
