@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-import signal
 import socket
 import subprocess
 from collections.abc import Generator
@@ -67,7 +66,7 @@ class Booted:
         """As by a command; returns when it is up again."""
         before = self._start()
         self.command("reboot")
-        until(lambda: self._start() != before, "it reboots", 60)
+        until(lambda: self._start() != before, "it reboots", 120)
 
     def _start(self) -> str:
         """When it started, as soon as it can say so."""
@@ -87,7 +86,7 @@ def booted_board(folder: Path, suite: str) -> Generator[Booted]:
     if os.geteuid() != 0 or platform.machine() != "x86_64":
         pytest.skip("booting takes root, on the processor that the userland is for")
     there = userland("amd64", PACKAGES, suite, installed=True)
-    for part in ("home", "upper/etc/ssh/sshd_config.d", "work", "merged"):
+    for part in ("home", "upper/etc/ssh/sshd_config.d", "upper/etc/systemd/system/user@.service.d", "work", "merged"):
         (folder / part).mkdir(parents=True)
     make_keys(folder)
     port = free_port()
@@ -97,9 +96,15 @@ def booted_board(folder: Path, suite: str) -> Generator[Booted]:
         f"Port {port}\nListenAddress 127.0.0.1\nHostKey /etc/ssh/host_key\nStrictModes no\n"
         "AuthorizedKeysFile /etc/ssh/authorized_keys\nPasswordAuthentication no\n"
     )
+    # In a container, Debian 13's manager of a user now and then stays when all that it ran has ended; systemd waits for
+    # it for two minutes at a reboot.
+    (folder / "upper/etc/systemd/system/user@.service.d/board.conf").write_text("[Service]\nTimeoutStopSec=5\n")
     with (folder / "log").open("wb") as log:
-        command = ["unshare", "--mount", "sh", "-c", _START.format(root=there.root, folder=folder)]
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+        command = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
+        command += ["sh", "-c", _START.format(root=there.root, folder=folder)]
+        # Control groups of the second version, as on a board.
+        environment = {**os.environ, "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"}
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment)
     try:
         until(lambda: process.poll() is not None or _listens(port), "the board answers", 60)
         if process.poll() is not None:
@@ -110,9 +115,8 @@ def booted_board(folder: Path, suite: str) -> Generator[Booted]:
             booted.command("poweroff")
             process.wait(60)
     finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        process.kill()  # And with it the first process of the namespace, and all others there.
+        process.wait()
 
 
 def _listens(port: int) -> bool:

@@ -250,10 +250,10 @@ def test_it_reads_a_serial_port(service, machine, bundle, wheels):
 def test_secrets_reach_it_and_nobody_else(machine, bundle, wheels, tmp_path):
     require("mosquitto", "mosquitto_passwd")
     subprocess.run(["mosquitto_passwd", "-b", "-c", tmp_path / "users", "pump", "s3cret"], check=True)
-    broker = Mosquitto(tmp_path / "broker", f"password_file {tmp_path}/users\n").start()
     service = Service(machine.root, "secret", True)
     machine.root.ssh("install -m 600 /dev/stdin /etc/pump-mqtt", "pump\ns3cret\n")
     xs = inputs(NAME, 10)
+    broker = Mosquitto(tmp_path / "broker", f"password_file {tmp_path}/users\n").start()
     try:
         peer = Peer(broker, "out/#", prepare=lambda client: client.username_pw_set("pump", "s3cret"))
         topics = ("--subscribe", "in/+", "--publish", "out/{1}", "--state", "{state}/streams")
