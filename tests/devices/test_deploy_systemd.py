@@ -133,9 +133,10 @@ def test_systemd_confines_it(service, bundle, wheels):
     done = service.deploy(bundle, wheels, "--input", path, "--output", "{state}/out", "--state", "{state}/stream")
     assert done.status == 0, done.out
     assert "UNTIL YOU LOG OUT" not in done.out
+    first = service.process
     service.board.ssh(f"cat > {path}", text(xs))
     assert close(service.answers(40), load(bundle).stream().run(xs))
-    service.again(0)  # That was the end of its input.
+    service.again(first)  # That was the end of its input.
     process = service.process
     shown = call("status", *service.where, "--json")
     (model,) = json.loads(shown.out)["boards"][0]["models"]
