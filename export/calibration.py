@@ -1,4 +1,4 @@
-"""Calibration: data for it from a file, and the ranges that a network's values take on it."""
+"""Calibration: data for it from a file, and what a network's matrix products see of it."""
 
 from __future__ import annotations
 
@@ -12,83 +12,249 @@ from zipfile import BadZipFile
 import numpy as np
 import numpy.typing as npt
 
+from ..runtime.activations import UNLIMITED, Function
 from ..runtime.errors import InputError
-from ..runtime.network import GRU, LSTM, Dense, Layer, Network, SimpleRNN, State
+from ..runtime.network import (
+    GRU,
+    LSTM,
+    Activation,
+    Affine,
+    Dense,
+    Layer,
+    LayerNormalization,
+    Masking,
+    Network,
+    SimpleRNN,
+    State,
+)
 from ..runtime.rows import read_table
+from .products import Product, is_large, product_inputs, products
 
-MAX_SEQUENCES, MAX_STEPS = 64, 8192
+# What is used of the data: so many timesteps, in pieces of so many at most, each from zero state.
+MAX_STEPS, PIECE = 16_384, 512
+# And so many at most of one long stream.
+MAX_CARRIED = 4096
+# Sequences on which two roundings are compared, and their timesteps.
+MEASURED_SEQUENCES, MEASURED_STEPS = 16, 256
+# So many timesteps of all pieces are added to the second moments at a time.
+_CHUNK = 32
+# Functions with values in [0, 1] and in [-1, 1].
+_GATES = ("sigmoid", "softmax", "hard_sigmoid", "hard_sigmoid_keras2", "sparse_sigmoid")
+_WITHIN_ONE = (*_GATES, "tanh", "softsign", "hard_tanh")
 
 
-@dataclass(frozen=True)
-class Ranges:
-    """The largest absolute values seen: per layer and kind of value, one for each element.
+@dataclass(frozen=True, eq=False)
+class Recorded:
+    """What the products of one layer multiplied and gave.
 
-    Kinds: `x` the layer's input; `sum` what an activation is applied to; `x_sum` and `h_sum` the parts of it that
-    come from the input and from the state; `c` and `h` the states.
+    Attributes:
+        largest: by the name of an input (see `product_inputs`) the largest absolute values, one for each element.
+        bound: by that name what no value can exceed, infinite where there is no such.
+        moments: Σ zᵀz / count over what the roundings may learn from, z being all the inputs side by side.
+        sums: by a product's key the largest absolute values of its columns, without biases.
+        sequences: (T, batch, width) values of `x` on which to compare roundings.
+        counted: (T, batch), which of them the moments have not seen.
     """
 
-    largest: dict[tuple[str, str], npt.NDArray[np.float64]]
+    largest: dict[str, npt.NDArray[np.float64]]
+    bound: dict[str, float]
+    moments: npt.NDArray[np.float64]
+    sums: dict[tuple[str, tuple[str, ...], int], npt.NDArray[np.float64]]
+    sequences: npt.NDArray[np.float32]
+    counted: npt.NDArray[np.bool_]
 
-    def of(self, layer: str, kind: str) -> npt.NDArray[np.float64]:
-        """Largest absolute values, one for each element."""
-        return self.largest[layer, kind]
+    def largest_of(self, product: Product) -> npt.NDArray[np.float64]:
+        """The largest absolute values of a product's inputs, side by side."""
+        return np.concatenate([self.largest[name] for name in product.inputs])
+
+    def bound_of(self, product: Product) -> npt.NDArray[np.float64]:
+        """What these can never exceed."""
+        return np.concatenate([np.full(len(self.largest[name]), self.bound[name]) for name in product.inputs])
+
+    def moments_of(self, product: Product) -> npt.NDArray[np.float64]:
+        """The second moments of a product's inputs."""
+        at, found = 0, []
+        for name, values in self.largest.items():
+            if name in product.inputs:
+                found.append(np.arange(at, at + len(values)))
+            at += len(values)
+        where = np.concatenate(found)
+        return self.moments[np.ix_(where, where)]
 
 
-def observe_ranges(network: Network, sequences: npt.NDArray[np.float32], longest: int | None = None) -> Ranges:
-    """Run a network over calibration sequences and note how large its values become.
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """What a network's layers of at least 1,024 weights saw of calibration data, by the layer's name."""
 
-    Each sequence is run from a reset, and all of them once more as one long stream, because a state that is
-    carried on reaches values that short sequences never show; a range too narrow clips the state.
+    layers: dict[str, Recorded]
+
+    def of(self, product: Product) -> Recorded:
+        """What the product's layer saw."""
+        return self.layers[product.layer.name]
+
+
+def record(network: Network, sequences: npt.NDArray[np.float32], longest: int | None = None) -> Calibration:
+    """Run a network over calibration sequences and note what its products multiply and give.
 
     Args:
         network: what to run.
-        sequences: (N, T, features); at most 64 sequences, evenly chosen, and 8,192 timesteps are used.
+        sequences: (N, T, features). Long ones are cut into pieces of 512 timesteps, each run from zero state; of all
+            of these 16,384 timesteps at most are used, evenly chosen. Where a cell's outputs have no bound, a part is
+            run once more as one long stream, because a state that is carried on reaches values that short sequences
+            never show.
         longest: timesteps after which to reset, for a model whose state cannot be carried further.
 
     Raises:
         InputError: the network's values grow beyond all bounds on them.
     """
-    if longest is not None and sequences.shape[1] > longest:
-        whole = sequences.shape[1] // longest * longest
-        sequences = sequences[:, :whole].reshape(-1, longest, sequences.shape[2])
-    chosen = sequences[np.linspace(0, len(sequences) - 1, min(len(sequences), MAX_SEQUENCES)).astype(int)]
-    chosen = chosen[:, :MAX_STEPS]
-    stream = chosen.reshape(-1, 1, chosen.shape[-1])[:MAX_STEPS]
-    largest: dict[tuple[str, str], Any] = defaultdict(float)
-
-    def note(name: str, kind: str, value: npt.NDArray[Any]) -> None:
-        seen = np.abs(value).reshape(-1, value.shape[-1]).max(0).astype(np.float64)
-        largest[name, kind] = np.maximum(largest[name, kind], seen)
-
-    def observe(layer: Layer, x: npt.NDArray[Any], last: State, new: State) -> None:
-        name = layer.name
-        note(name, "x", x)
-        if isinstance(layer, Dense):
-            note(name, "sum", x @ layer.kernel + layer.bias)
-        elif isinstance(layer, (LSTM, SimpleRNN, GRU)):
-            h = last[0]
-            x_sum, h_sum = x @ layer.kernel + layer.bias, h @ layer.recurrent_kernel
-            if isinstance(layer, GRU):
-                h_sum = h_sum + layer.recurrent_bias
-            note(name, "x_sum", x_sum)
-            note(name, "h_sum", h_sum)
-            note(name, "sum", x_sum + h_sum)
-            for kind, value in zip(layer.state_names, new, strict=True):
-                note(name, kind, value)
-
+    pieces = _pieces(sequences, min(longest or PIECE, PIECE))
+    recorder = _Recorder(network, pieces)
     with np.errstate(over="ignore", invalid="ignore"):  # A model that overflows is refused below.
-        for batch in (chosen.transpose(1, 0, 2), stream)[: 2 if longest is None else 1]:
-            state = network.zero_state(batch.shape[1])
-            for x in batch:
-                _, state = network.step(state, x, observe)
-    for (layer, kind), value in largest.items():
-        if not np.isfinite(value).all():
-            raise InputError(
-                f"{network.name}: on the calibration data, {kind} of layer {layer!r} grows beyond float32; calibrate "
-                "with inputs like those the model will see, and if it was trained on windows of some timesteps, say "
-                "how many (--window T)"
+        recorder.run(pieces.transpose(1, 0, 2))
+        if longest is None and any(np.isinf(_cell_bound(layer)) for layer in network.recurrent_layers):
+            recorder.run_carried(sequences.reshape(-1, 1, sequences.shape[2])[:MAX_CARRIED])
+    return recorder.result()
+
+
+def _pieces(sequences: npt.NDArray[np.float32], longest: int) -> npt.NDArray[np.float32]:
+    """Sequences of at most `longest` timesteps, (N, T, features), evenly chosen."""
+    count = -(-sequences.shape[1] // longest)
+    length = sequences.shape[1] // count
+    pieces = sequences[:, : count * length].reshape(-1, length, sequences.shape[2])
+    most = max(MAX_STEPS // length, 1)
+    return pieces[np.unique(np.linspace(0, len(pieces) - 1, min(len(pieces), most)).astype(int))]
+
+
+class _Recorder:
+    def __init__(self, network: Network, pieces: npt.NDArray[np.float32]) -> None:
+        self._network = network
+        self._bounds = _bounds(network)
+        self._products = {layer.name: products(layer) for layer in network.layers if is_large(layer)}
+        self._widths: dict[str, dict[str, int]] = {}
+        self._largest: dict[str, Any] = defaultdict(float)
+        self._sums: dict[str, dict[Any, Any]] = defaultdict(lambda: defaultdict(float))
+        self._moments: dict[str, Any] = defaultdict(float)
+        self._pending: dict[str, list[npt.NDArray[Any]]] = defaultdict(list)
+        self._sequences: dict[str, list[npt.NDArray[Any]]] = defaultdict(list)
+        batch, steps = pieces.shape[:2]
+        self._learned = self._to_learn_from(batch, steps)
+        # Roundings are compared on what the moments have not seen.
+        unseen = np.flatnonzero(~self._learned.all(0))
+        at = np.linspace(0, len(unseen) - 1, min(len(unseen), MEASURED_SEQUENCES)).astype(int)
+        self._measured = unseen[np.unique(at)]
+        self._carried = False
+
+    @staticmethod
+    def _to_learn_from(batch: int, steps: int) -> npt.NDArray[np.bool_]:
+        """(T, batch): three sequences of four, or where there are fewer the first three quarters of each."""
+        learned = np.ones((steps, batch), bool)
+        if batch >= 4:
+            learned[:, 3::4] = False
+        else:
+            learned[-(-3 * steps // 4) :] = False
+        return learned if not learned.all() else np.zeros_like(learned)
+
+    def run(self, batch: npt.NDArray[np.float32]) -> None:
+        state = self._network.zero_state(batch.shape[1])
+        for start in range(0, len(batch), _CHUNK):
+            for x in batch[start : start + _CHUNK]:
+                _, state = self._network.step(state, x, self._observe)
+            self._note(start)
+
+    def run_carried(self, stream: npt.NDArray[np.float32]) -> None:
+        self._carried = True
+        self.run(stream)
+
+    def result(self) -> Calibration:
+        layers: dict[str, Recorded] = {}
+        counted = ~self._learned[:, self._measured]
+        if counted[:MEASURED_STEPS].any():
+            counted = counted[:MEASURED_STEPS]
+        for name, widths in self._widths.items():
+            edges = np.cumsum(list(widths.values()))[:-1]
+            largest = dict(zip(widths, np.split(self._largest[name], edges), strict=True))
+            for of, value in largest.items():
+                if not np.isfinite(value).all():
+                    raise InputError(
+                        f"{self._network.name}: on the calibration data, the {'input' if of == 'x' else 'output'} of "
+                        f"layer {name!r} grows beyond float32; calibrate with inputs like those the model will see, "
+                        "and if it was trained on windows of some timesteps, say how many (--window T)"
+                    )
+            layers[name] = Recorded(
+                largest,
+                {of: self._bounds[name][0 if of == "x" else 1] for of in largest},
+                self._moments[name] / max(int(self._learned.sum()), 1),
+                dict(self._sums[name]),
+                np.array(self._sequences[name], np.float32)[: len(counted)],
+                counted,
             )
-    return Ranges(dict(largest))
+        return Calibration(layers)
+
+    def _observe(self, layer: Layer, x: npt.NDArray[Any], last: State, new: State) -> None:
+        if layer.name not in self._products:
+            return
+        assert isinstance(layer, (Dense, LSTM, GRU, SimpleRNN))
+        inputs = product_inputs(layer, x, last)
+        self._widths[layer.name] = {of: values.shape[-1] for of, values in inputs.items()}
+        self._pending[layer.name].append(np.concatenate(list(inputs.values()), -1))
+        if not self._carried:
+            self._sequences[layer.name].append(x[self._measured])
+
+    def _note(self, start: int) -> None:
+        """Take in the inputs of the last timesteps, from `start` on."""
+        for name, waiting in self._pending.items():
+            z = np.array(waiting)  # (timesteps, batch, inputs)
+            waiting.clear()
+            self._largest[name] = np.maximum(self._largest[name], np.abs(z).max((0, 1)).astype(np.float64))
+            edges = np.cumsum([0, *self._widths[name].values()])
+            at = {of: np.arange(a, b) for of, a, b in zip(self._widths[name], edges, edges[1:], strict=False)}
+            for product in self._products[name]:
+                columns = np.concatenate([at[of] for of in product.inputs])
+                sums = np.abs(z[..., columns].reshape(-1, len(columns)) @ product.weights).max(0)
+                self._sums[name][product.key] = np.maximum(self._sums[name][product.key], sums)
+            if not self._carried:
+                learned = z[self._learned[start : start + len(z)]].astype(np.float64)
+                self._moments[name] = self._moments[name] + learned.T @ learned
+
+
+def _bounds(network: Network) -> dict[str, tuple[float, float]]:
+    """By the name of a layer, what its inputs and its outputs cannot exceed in absolute value, whatever comes in."""
+    bounds: dict[str, tuple[float, float]] = {}
+    bound, width = np.inf, network.features
+    for layer in network.layers:
+        last = bound
+        if isinstance(layer, (LSTM, GRU, SimpleRNN)):
+            bound, width = _cell_bound(layer), layer.units
+        elif isinstance(layer, Dense):
+            bound, width = _function_bound(layer.activation), layer.kernel.shape[1]
+        elif isinstance(layer, Activation):
+            bound = min(_function_bound(layer.function), bound if layer.function.name == "relu" else np.inf)
+        elif isinstance(layer, Affine):
+            bound = float(np.max((bound + np.abs(layer.center)) * np.abs(layer.scale) + np.abs(layer.offset)))
+        elif isinstance(layer, LayerNormalization):
+            bound = float(np.max(np.sqrt(width) * np.abs(layer.gamma) + np.abs(layer.beta)))
+        elif not isinstance(layer, Masking):
+            bound = np.inf
+        bounds[layer.name] = last, bound
+    return bounds
+
+
+def _cell_bound(layer: LSTM | GRU | SimpleRNN) -> float:
+    """What a cell's output cannot exceed: of itself, so that a state carried on for ever cannot either."""
+    bound = _function_bound(layer.activation)
+    if isinstance(layer, SimpleRNN):
+        return bound
+    # The output gate of an LSTM scales by at most 1; a GRU's new state lies between the last and the candidate.
+    return bound if layer.recurrent_activation.name in _GATES else np.inf
+
+
+def _function_bound(function: Function) -> float:
+    if function.name in _WITHIN_ONE:
+        return 1.0
+    if function.name == "relu":
+        slope, maximum, threshold = function.parameters
+        return maximum if slope == 0 and maximum < UNLIMITED and threshold >= 0 else np.inf
+    return np.inf
 
 
 def as_sequences(data: npt.ArrayLike, features: int, source: str = "calibration data") -> npt.NDArray[np.float32]:

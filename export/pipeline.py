@@ -23,7 +23,7 @@ from ..runtime.parity import TOLERANCES, Parity, compare
 from ..runtime.sequence import replay_sequences
 from ..runtime.stream import Stream
 from ..runtime.tflite_metadata import METADATA_NAME
-from .calibration import Ranges, as_sequences, observe_ranges
+from .calibration import Calibration, as_sequences, record
 from .description import describe
 from .golden import golden_vectors, longest_sequence
 from .to_native import native_step_file
@@ -54,8 +54,6 @@ class Target:
         """Whether this combination can be exported."""
         if self.format == "native":
             return self.graph == "step" and self.precision in elm.PRECISIONS
-        if self.graph == "sequence":
-            return self.precision == "float32"
         return self.format == "tflite" or self.precision not in INTEGER_PRECISIONS
 
     @property
@@ -64,9 +62,16 @@ class Target:
         return self.format == "tflite" and self.precision in INTEGER_PRECISIONS
 
     @property
+    def learns(self) -> bool:
+        """Whether its weights are rounded better with calibration data than without."""
+        return self.precision in ("dynamic", *INTEGER_PRECISIONS)
+
+    @property
     def file(self) -> str:
         """Its name in the bundle."""
-        middle = self.precision if self.graph == "step" else self.graph
+        middle = self.precision
+        if self.graph == "sequence":
+            middle = "sequence" if middle == "float32" else f"sequence.{middle}"
         return f"model.{middle}.{SUFFIXES.get(self.format, self.format)}"
 
     def __str__(self) -> str:
@@ -135,10 +140,10 @@ def export(
         path: where to: a `.edge` file, or a folder.
         formats: of `tflite`, `onnx`, `native`.
         precisions: of `float32`, `float16`, `dynamic`, `int8`, `int16x8`. Combinations that do not exist are left out.
-        graphs: `step`, to be streamed, and `sequence`, which takes whole sequences (float32 only). A model that
-            cannot be streamed can be exported as `sequence`.
-        calibration: (N, T, features) or (T, features) representative raw inputs; needed for TFLite's `int8`
-            and `int16x8`.
+        graphs: `step`, to be streamed, and `sequence`, which takes whole sequences. A model that cannot be streamed can
+            be exported as `sequence`, in float32.
+        calibration: (N, T, features) or (T, features) representative raw inputs; needed for TFLite's `int8` and
+            `int16x8`. With it, the weights of every precision in int8 are rounded better.
         name: what to call the model; by default what Keras or the file calls it.
         features: names of the inputs.
         outputs: names of the outputs.
@@ -190,15 +195,16 @@ def export(
     data = None if calibration is None else as_sequences(calibration, network.features)
     window = window or network.window
     longest = longest_sequence(network, data, window)
-    ranges: Ranges | None = None
-    if integer := sorted({t.precision for t in wanted if t.calibrated}):
-        if data is None:
+    recorded: Calibration | None = None
+    if data is None:
+        if integer := sorted({t.precision for t in wanted if t.calibrated}):
             verb = "needs" if len(integer) == 1 else "need"
             raise InputError(
-                f"tflite {' and '.join(integer)} {verb} calibration data to find the ranges of the model's values: "
+                f"tflite {' and '.join(integer)} {verb} calibration data to find the ranges of the model's inputs: "
                 "representative inputs as .npy, .npz or .csv (--calibration FILE)"
             )
-        ranges = observe_ranges(network, data, longest)
+    elif any(t.learns for t in wanted):
+        recorded = record(network, data, longest)
     golden = golden_vectors(network, data, longest)
     manifest = _manifest(network.name, network.features, network.outputs, features, outputs, window, training)
     manifest = replace(manifest, layers=describe(network), parameters=network.parameters, carries_state=longest is None)
@@ -206,7 +212,7 @@ def export(
     # An ONNX step graph takes whole sequences as well, so it stands for both.
     steps = [replace(target, graph="step") if target.format == "onnx" else target for target in wanted]
     for target in dict.fromkeys(steps):
-        content = _content(network, target, manifest, ranges, legacy_tflite)
+        content = _content(network, target, manifest, recorded, legacy_tflite)
         results.append(Result(target, content, _parity(target, content, network, golden), _least(target, min_snr)))
         if report is not None:
             report(results[-1])
@@ -226,6 +232,12 @@ def _export_unstreamable(
     keep_going: bool,
     report: Callable[[Result], None] | None,
 ) -> Bundle:
+    wanted = [target for target in wanted if target.precision == "float32"]
+    if not wanted:
+        raise InputError(
+            f"{model.name}: cannot be streamed, and sequence graphs of such models exist in float32 alone "
+            "(--precision float32)"
+        )
     golden = model.golden()
     manifest = _manifest(model.name, model.features, model.outputs, features, outputs, window, training)
     manifest = replace(manifest, streamable=False, layers=model.layers, parameters=model.parameters)
@@ -239,7 +251,9 @@ def _export_unstreamable(
     return _write(path, manifest, results, golden, None, keep_going)
 
 
-def _content(network: Network, target: Target, manifest: Manifest, ranges: Ranges | None, legacy_tflite: bool) -> bytes:
+def _content(
+    network: Network, target: Target, manifest: Manifest, recorded: Calibration | None, legacy_tflite: bool
+) -> bytes:
     description = {
         "name": manifest.name,
         "features": manifest.features,
@@ -251,14 +265,14 @@ def _content(network: Network, target: Target, manifest: Manifest, ranges: Range
         "precision": target.precision,
     }
     if target.format == "native":
-        return native_step_file(network, target.precision, description)
+        return native_step_file(network, target.precision, description, recorded)
     if target.format == "onnx":
         from .to_onnx import onnx_step_graph
 
-        return onnx_step_graph(network, target.precision, {METADATA_NAME: json.dumps(description)})
+        return onnx_step_graph(network, target.precision, {METADATA_NAME: json.dumps(description)}, recorded)
     if target.graph == "sequence":
-        return tflite_sequence_graph(network, description)
-    return tflite_step_graph(network, target.precision, description, ranges, legacy_tflite)
+        return tflite_sequence_graph(network, description, target.precision, recorded, legacy_tflite)
+    return tflite_step_graph(network, target.precision, description, recorded, legacy_tflite)
 
 
 def _parity(target: Target, content: bytes, network: Network, golden: Golden) -> Parity:

@@ -11,15 +11,17 @@ import numpy as np
 import numpy.typing as npt
 
 # Signal-to-noise ratio in dB that an artifact must reach over its golden vectors.
-TOLERANCES = {"float32": 100.0, "float16": 50.0, "dynamic": 28.0, "int16x8": 30.0, "int8": 18.0}
+TOLERANCES = {"float32": 100.0, "float16": 50.0, "dynamic": 30.0, "int16x8": 50.0, "int8": 35.0}
 
 # What a perfect match is called: JSON has no infinity, and float32 outputs cannot tell more than this apart.
 PERFECT_SNR = 200.0
 
 
 # A large mean or a large neighbour hides an output that is wrong: an artifact that answers 101,325 Pa whatever comes
-# in is within 50 dB of a barometer. So what each output does around its mean must be followed too, less closely.
-WORST_OUTPUT_ALLOWANCE, WORST_OUTPUT_LEAST = 20.0, 6.0
+# in is within 50 dB of a barometer. So what each output does around its mean must be followed too, less closely: by
+# 10 dB, and by 20 where so much is asked for (above 50 dB) that float32 itself is the limit.
+WORST_OUTPUT_ALLOWANCE, WORST_OUTPUT_LEAST = 10.0, 6.0
+FLOAT32_ALLOWANCE, FLOAT32_ABOVE = 20.0, 50.0
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,8 @@ class Parity:
 
 def least_of_an_output(least: float) -> float:
     """The least ratio of a single output's variation that goes with a least ratio of all outputs."""
-    return min(least, max(least - WORST_OUTPUT_ALLOWANCE, WORST_OUTPUT_LEAST))
+    allowance = FLOAT32_ALLOWANCE if least > FLOAT32_ABOVE else WORST_OUTPUT_ALLOWANCE
+    return min(least, max(least - allowance, WORST_OUTPUT_LEAST))
 
 
 def compare(actual: npt.ArrayLike, expected: npt.ArrayLike) -> Parity:

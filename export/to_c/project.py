@@ -22,7 +22,7 @@ from ...runtime.model import replay as replay_stream
 from ...runtime.network import Network
 from ...runtime.parity import TOLERANCES, Parity, compare
 from ...runtime.stream import Stream
-from ..calibration import as_sequences
+from ..calibration import as_sequences, record
 from ..description import describe
 from ..golden import golden_vectors, longest_sequence
 from ..to_native import native_step_file
@@ -95,7 +95,8 @@ def export_c(
         source: a network from `read_keras`, a Keras model, or the path of one.
         path: the folder; one that this function wrote is replaced.
         precision: `float32`, `float16` or `int8`.
-        calibration: (N, T, features) or (T, features) inputs, from which the self-test's are drawn.
+        calibration: (N, T, features) or (T, features) inputs, from which the self-test's are drawn, and with which the
+            weights of `int8` are rounded better.
         features: names of the inputs.
         outputs: names of the outputs.
         window: timesteps that the model was trained on at a time.
@@ -119,16 +120,18 @@ def export_c(
 
         source = read_keras(source)
     data = None if calibration is None else as_sequences(calibration, source.features)
-    golden = golden_vectors(source, data, longest_sequence(source, data, window or source.window))
+    longest = longest_sequence(source, data, window or source.window)
+    golden = golden_vectors(source, data, longest)
+    recorded = record(source, data, longest) if precision == "int8" and data is not None else None
     least = TOLERANCES[precision] if min_snr is None else min_snr
-    described = native_step_file(source, precision, {"name": name})
+    described = native_step_file(source, precision, {"name": name}, recorded)
     parity = _compare(described, golden)
     if not parity.within(least):
         shortfall = parity.shortfall(least, _names("y", outputs, source.outputs))
         raise ParityError(
             f"{source.name}: c {precision} is not within tolerance of Keras, so nothing is written: {shortfall}"
         )
-    content = native_step_file(source, precision, None)
+    content = native_step_file(source, precision, None, recorded)
     short = _shortened(golden)
     checked = short if _compare(described, short).snr_db >= least else golden
     engine = _engine()

@@ -26,14 +26,19 @@ from ...runtime.network import (
     PReLU,
     SimpleRNN,
 )
+from ..calibration import Calibration
+from ..products import is_large, products
+from ..rounding import round_network
 
-# A layer of fewer weights stays float16 in int8: there the scales and the quantising of inputs would eat up what
-# smaller weights save, in bytes and in time.
-LEAST_INT8 = 1024
 ALIGNMENT = 64
 
 
-def native_step_file(network: Network, precision: str, description: Mapping[str, Any] | None) -> bytes:
+def native_step_file(
+    network: Network,
+    precision: str,
+    description: Mapping[str, Any] | None,
+    calibration: Calibration | None = None,
+) -> bytes:
     """An `.elm` file; the same arguments give the same bytes.
 
     Args:
@@ -42,7 +47,11 @@ def native_step_file(network: Network, precision: str, description: Mapping[str,
             fewer than 1,024 weights do not go below float16.
         description: kept in the file for whoever reads it; the engine does not. None leaves it out, and with it
             what `read_elm` needs.
+        calibration: what `record` found of the network, with which the weights of `int8` are rounded better.
     """
+    if precision == "int8" and calibration is not None:
+        large = [product for layer in network.layers if is_large(layer) for product in products(layer)]
+        network = round_network(network, large, True, calibration)
     layers = [layer for layer in network.layers if not isinstance(layer, Masking)]
     names = [layer.name for layer in network.layers]
     text = b""
@@ -129,8 +138,8 @@ def _width(layer: Any, width: int) -> int:
 def _stored(layer: Any, precision: str) -> str:
     if not isinstance(layer, (LSTM, GRU, SimpleRNN, Dense)):
         return "float32"
-    weights = layer.kernel.size + (0 if isinstance(layer, Dense) else layer.recurrent_kernel.size)
-    return "float16" if precision == "int8" and weights < LEAST_INT8 else precision
+    # There the scales and the quantising of inputs would eat up what smaller weights save, in bytes and in time.
+    return "float16" if precision == "int8" and not is_large(layer) else precision
 
 
 def _packed_function(layer: Any, field: str) -> tuple[Any, ...]:

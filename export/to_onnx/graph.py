@@ -36,8 +36,11 @@ from ...runtime.network import (
     SimpleRNN,
 )
 from ...runtime.onnx_metadata import CHECKSUM_KEY, CHECKSUM_PLACEHOLDER, CHUNKS_KEY, seal
+from ..calibration import Calibration
+from ..products import LEAST_WEIGHTS, Product, products
+from ..rounding import round_network
 from .activations import activate
-from .recurrent import expressible, product, sequence, step
+from .recurrent import expressible, product, quantizes_activations, sequence, step
 from .writer import OnnxWriter, float_value
 
 PRECISIONS = ("float32", "float16", "dynamic")
@@ -46,7 +49,9 @@ PRECISIONS = ("float32", "float16", "dynamic")
 _INT32, _BOOL = 6, 9
 
 
-def onnx_step_graph(network: Network, precision: str, metadata: Mapping[str, str]) -> bytes:
+def onnx_step_graph(
+    network: Network, precision: str, metadata: Mapping[str, str], calibration: Calibration | None = None
+) -> bytes:
     """The network as an `.onnx` file; its interface stands at the top of this module.
 
     Args:
@@ -54,12 +59,15 @@ def onnx_step_graph(network: Network, precision: str, metadata: Mapping[str, str
         precision: `float32`; `float16`, weights of half the size, computing in float32; or `dynamic`, weights in
             int8, computing in float32 except for wide LSTM layers behind the first product.
         metadata: pairs to store in the file.
+        calibration: what `record` found of the network, with which the weights of `dynamic` are rounded better.
 
     Returns:
         The file, the same bytes for the same arguments.
     """
     if precision not in PRECISIONS:
         raise ValueError(f"no ONNX file in {precision}; there are {', '.join(PRECISIONS)}")
+    if precision == "dynamic" and calibration is not None:
+        network = round_network(network, _int8_products(network), True, calibration)
     graph = OnnxWriter(precision)
     states = [spec.name for spec in network.states]
     following = [f"{name}_next" for name in states]
@@ -143,6 +151,22 @@ def _placed(network: Network) -> Iterator[tuple[Layer, bool, slice]]:
         end = at + (len(layer.state_names) if isinstance(layer, (LSTM, GRU, SimpleRNN)) else 0)
         yield layer, raw, slice(at, end)
         raw, at = raw and not isinstance(layer, (LSTM, GRU, SimpleRNN, Dense)), end
+
+
+def _int8_products(network: Network) -> Iterator[Product]:
+    """What of each product will be int8 in a `dynamic` file: see `OnnxWriter.weight`."""
+    for layer, raw, _ in _placed(network):
+        whole = isinstance(layer, (LSTM, GRU, SimpleRNN)) and quantizes_activations("dynamic", layer, raw)
+        for each in products(layer):
+            # What ONNX's own operators take is one matrix for all gates; a GRU in single operators has two.
+            split = isinstance(layer, GRU) and not layer.reset_after and not expressible(layer)
+            sizes = {"x": 0 if raw else each.layer.kernel.size}
+            if not isinstance(each.layer, Dense):
+                h = each.only("h", "rh").weights.size if split else each.layer.recurrent_kernel.size
+                sizes |= {"h": h, "rh": h}
+            chosen = each.only(*(name for name, size in sizes.items() if whole or size >= LEAST_WEIGHTS))
+            if chosen.inputs:
+                yield chosen
 
 
 def _scan(

@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..products import LEAST_WEIGHTS
+
 # onnxruntime 1.18 reads these; onnx writes newer ones by default, which deployed runtimes refuse.
 OPSET, IR_VERSION, MICROSOFT_OPSET = 17, 8, 1
 MICROSOFT = "com.microsoft"
 _FLOAT = 1  # Of `onnx.TensorProto.DataType`.
 
-# Below these sizes the nodes that decode a packed tensor outweigh what packing it saves.
-_LEAST_FLOAT16, _LEAST_INT8 = 128, 1024
+# Below this size (and that of int8) the nodes that decode a packed tensor outweigh what packing it saves.
+_LEAST_FLOAT16 = 128
 
 
 class OnnxWriter:
@@ -79,7 +81,7 @@ class OnnxWriter:
             raw: whether the matrix multiplies the model's own inputs. These may have any scales, so that small
                 weights for large inputs matter as much as large ones and must not be rounded to a common grid.
         """
-        if self.precision == "dynamic" and not raw and array.size >= _LEAST_INT8:
+        if self.precision == "dynamic" and not raw and array.size >= LEAST_WEIGHTS:
             quantized, scale = quantize(array, inputs_axis)
             values = self._initializer(self.name(f"{what}_int8"), quantized)
             scales = self.constant(f"{what}_scale", scale)

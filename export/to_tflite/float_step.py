@@ -25,21 +25,11 @@ from ...runtime.network import (
     Recurrent,
     SimpleRNN,
 )
+from ..products import LEAST_WEIGHTS, Product, products
+from ..rounding import nearest, row_scales
 from .activations import activate
 from .ops import Ops
 from .writer import GraphWriter, Value
-
-# Below this many weights a matrix stays in float under `dynamic`, as TFLite's own converter leaves it: there is
-# nothing to gain in size or speed, and precision to lose.
-DYNAMIC_MINIMUM_WEIGHTS = 1024
-
-
-def symmetric_int8(weights: npt.NDArray[Any]) -> tuple[npt.NDArray[np.int8], list[float]]:
-    """Weights (rows, columns) as int8 in [-127, 127], and the scale of each row."""
-    largest = np.abs(weights).max(axis=1, keepdims=True)
-    scales = np.where(largest > 0, largest, 1.0) / 127
-    quantized = np.clip(np.rint(weights / scales), -127, 127).astype(np.int8)
-    return quantized, [float(s) for s in scales.ravel()]
 
 
 class FloatStep:
@@ -56,11 +46,6 @@ class FloatStep:
         self.ops = Ops(graph)
         self._precision = precision
         self._legacy = legacy
-
-    def state_type(self, layer: str, kind: str) -> tuple[npt.DTypeLike, float | None]:
-        """Type and scale of a state: float32 in all of these precisions."""
-        del layer, kind
-        return np.float32, None
 
     def emit(self, network: Network, x: Value, states: Sequence[Value]) -> tuple[Value, list[Value]]:
         """Append a timestep: (1, features) and the states give (1, outputs) and the next states."""
@@ -82,22 +67,23 @@ class FloatStep:
         self.ops.scope = ""
         return x, following
 
-    def linear(self, parts: Sequence[tuple[Value, npt.NDArray[Any]]], bias: npt.NDArray[Any] | None) -> Value:
-        """Σ xᵢ · kernelᵢ + bias, as one product over the concatenated inputs."""
-        x = parts[0][0] if len(parts) == 1 else self.ops.concat([value for value, _ in parts])
-        weights = np.concatenate([kernel for _, kernel in parts]).T
+    def linear(self, product: Product, inputs: Sequence[Value], bias: npt.NDArray[Any] | None) -> Value:
+        """Σ inputᵢ · weightsᵢ + bias, as one product over the concatenated inputs."""
+        x = inputs[0] if len(inputs) == 1 else self.ops.concat(inputs)
+        weights = product.weights.T
         offset = None if bias is None else self.ops.constant(bias)
         if self._precision == "float16":
             return self.ops.fully_connected(x, self.ops.dequantize(self.ops.constant(weights, np.float16)), offset)
-        if self._precision == "dynamic" and weights.size >= DYNAMIC_MINIMUM_WEIGHTS:
-            quantized, scales = symmetric_int8(weights)
+        if self._precision == "dynamic" and weights.size >= LEAST_WEIGHTS:
+            scales = row_scales(weights)
+            rows, quantized = [float(s) for s in scales.ravel()], nearest(weights, scales)
             if self._legacy:
                 constant = self.ops.constant(quantized, np.int8, [1.0])
                 y = self.ops.fully_connected(x, constant, None, version=3)
-                y = self.ops.mul(y, self.ops.constant(np.array([scales])))
+                y = self.ops.mul(y, self.ops.constant(np.array([rows])))
                 return y if bias is None else self.ops.add(y, self.ops.constant(bias[None]))
             # Version 12 is the first that a runtime which ignores all scales but the first refuses.
-            return self.ops.fully_connected(x, self.ops.constant(quantized, np.int8, scales), offset, version=12)
+            return self.ops.fully_connected(x, self.ops.constant(quantized, np.int8, rows), offset, version=12)
         return self.ops.fully_connected(x, self.ops.constant(weights), offset)
 
     @singledispatchmethod
@@ -108,9 +94,8 @@ class FloatStep:
     @recur.register
     def _(self, layer: LSTM, x: Value, state: Sequence[Value]) -> list[Value]:
         h, c = state
-        ops = self.ops
-        sums = self.linear([(x, layer.kernel), (h, layer.recurrent_kernel)], layer.bias)
-        i, f, g, o = ops.split(sums, 4)
+        ops, (product,) = self.ops, products(layer)
+        i, f, g, o = ops.split(self.linear(product, [x, h], layer.bias), 4)
         i, f, o = (activate(ops, layer.recurrent_activation, gate) for gate in (i, f, o))
         c = ops.add(ops.mul(f, c), ops.mul(i, activate(ops, layer.activation, g)))
         return [ops.mul(o, activate(ops, layer.activation, c)), c]
@@ -118,23 +103,23 @@ class FloatStep:
     @recur.register
     def _(self, layer: GRU, x: Value, state: Sequence[Value]) -> list[Value]:
         (h,) = state
-        ops, split = self.ops, 2 * layer.units
-        kernel, recurrent, bias = layer.kernel, layer.recurrent_kernel, layer.bias + layer.recurrent_bias
-        gates = self.linear([(x, kernel[:, :split]), (h, recurrent[:, :split])], bias[:split])
-        z, r = (activate(ops, layer.recurrent_activation, gate) for gate in ops.split(gates, 2))
+        ops, split, bias = self.ops, 2 * layer.units, layer.bias + layer.recurrent_bias
+        gates, *candidates = products(layer)
+        sums = self.linear(gates, [x, h], bias[:split])
+        z, r = (activate(ops, layer.recurrent_activation, gate) for gate in ops.split(sums, 2))
         if layer.reset_after:
-            product = self.linear([(h, recurrent[:, split:])], layer.recurrent_bias[split:])
-            candidate = ops.add(self.linear([(x, kernel[:, split:])], layer.bias[split:]), ops.mul(r, product))
+            of_x, of_h = candidates
+            product = self.linear(of_h, [h], layer.recurrent_bias[split:])
+            candidate = ops.add(self.linear(of_x, [x], layer.bias[split:]), ops.mul(r, product))
         else:
-            parts = [(x, kernel[:, split:]), (ops.mul(r, h), recurrent[:, split:])]
-            candidate = self.linear(parts, bias[split:])
+            candidate = self.linear(candidates[0], [x, ops.mul(r, h)], bias[split:])
         candidate = activate(ops, layer.activation, candidate)
         return [ops.add(candidate, ops.mul(z, ops.sub(h, candidate)))]
 
     @recur.register
     def _(self, layer: SimpleRNN, x: Value, state: Sequence[Value]) -> list[Value]:
-        sums = self.linear([(x, layer.kernel), (state[0], layer.recurrent_kernel)], layer.bias)
-        return [activate(self.ops, layer.activation, sums)]
+        (product,) = products(layer)
+        return [activate(self.ops, layer.activation, self.linear(product, [x, state[0]], layer.bias))]
 
     @singledispatchmethod
     def apply(self, layer: Any, x: Value) -> Value:
@@ -143,7 +128,8 @@ class FloatStep:
 
     @apply.register
     def _(self, layer: Dense, x: Value) -> Value:
-        return activate(self.ops, layer.activation, self.linear([(x, layer.kernel)], layer.bias))
+        (product,) = products(layer)
+        return activate(self.ops, layer.activation, self.linear(product, [x], layer.bias))
 
     @apply.register
     def _(self, layer: Affine, x: Value) -> Value:

@@ -1,8 +1,8 @@
-"""TFLite files of a network: the step graph in every precision, the sequence graph in float32.
+"""TFLite files of a network: the step graph and the sequence graph, in every precision.
 
-Step graph, signature `step`: inputs `x` (1, features) float32 and each state by its name, such as `lstm_h`
-(1, units); outputs `y` (1, outputs) float32 and each next state as `lstm_h_next`. States start as zeros and are
-fed back byte for byte: their types and scales are the same on both sides, also in the integer precisions.
+Step graph, signature `step`: inputs `x` (1, features) and each state by its name, such as `lstm_h` (1, units);
+outputs `y` (1, outputs) and each next state as `lstm_h_next`. All of them are float32 in every precision. States start
+as zeros and are fed back as they are.
 
 Sequence graph, signature `sequence`: input `x` (1, T, features) for any T, output `y` (1, T, outputs), or
 (1, outputs) where the Keras model answers only once per sequence. It keeps nothing between calls.
@@ -18,9 +18,11 @@ import numpy as np
 
 from ...runtime.network import Network
 from ...runtime.tflite_metadata import CHECKSUM_PLACEHOLDER, CHECKSUM_PREFIX, METADATA_NAME, checksum
-from ..calibration import Ranges
+from ..calibration import Calibration
+from ..products import LEAST_WEIGHTS, products
+from ..rounding import round_network
 from .float_step import FloatStep
-from .integer_step import IntegerStep
+from .integer_products import IntegerProducts
 from .writer import GraphWriter, ModelWriter, Value
 
 INTEGER_PRECISIONS = ("int8", "int16x8")
@@ -30,7 +32,7 @@ def tflite_step_graph(
     network: Network,
     precision: str,
     description: Mapping[str, Any],
-    ranges: Ranges | None = None,
+    calibration: Calibration | None = None,
     legacy: bool = False,
 ) -> bytes:
     """The step graph as a `.tflite` file.
@@ -39,22 +41,16 @@ def tflite_step_graph(
         network: what to write.
         precision: one of the five.
         description: what to store in the file about it, as JSON; `edgelstm.runtime` shows it.
-        ranges: what `observe_ranges` found, for `int8` and `int16x8`.
+        calibration: what `record` found of the network. `int8` and `int16x8` need it; the weights of `dynamic` are
+            rounded better with it.
         legacy: keep the file loadable by tflite-runtime 2.14; only `dynamic` differs.
     """
     model = ModelWriter()
     graph = model.graph("step")
     x = graph.tensor("x", (1, network.features))
-    if precision in INTEGER_PRECISIONS:
-        if ranges is None:
-            raise ValueError(f"{precision} needs the ranges of a calibration")
-        step: FloatStep = IntegerStep(graph, precision, ranges, network)
-    else:
-        step = FloatStep(graph, precision, legacy)
-    states = [
-        graph.tensor(spec.name, (1, spec.units), *step.state_type(spec.layer, spec.kind)) for spec in network.states
-    ]
-    y, following = step.emit(network, x, states)
+    states = [graph.tensor(spec.name, (1, spec.units)) for spec in network.states]
+    network = _rounded(network, precision, calibration)
+    y, following = _step(graph, precision, calibration, legacy).emit(network, x, states)
     names = [spec.name for spec in network.states]
     model.signature(
         "step",
@@ -65,10 +61,38 @@ def tflite_step_graph(
     return _finish(model, description)
 
 
-def tflite_sequence_graph(network: Network, description: Mapping[str, Any]) -> bytes:
-    """The float32 sequence graph as a `.tflite` file: a loop around the same operators as the step graph."""
+def _step(graph: GraphWriter, precision: str, calibration: Calibration | None, legacy: bool) -> FloatStep:
+    if precision not in INTEGER_PRECISIONS:
+        return FloatStep(graph, precision, legacy)
+    if calibration is None:
+        raise ValueError(f"{precision} needs calibration")
+    return IntegerProducts(graph, precision, calibration)
+
+
+def _rounded(network: Network, precision: str, calibration: Calibration | None) -> Network:
+    """For `dynamic`, the network with those weights that int8 will hold."""
+    if precision != "dynamic" or calibration is None:
+        return network
+    found = [product for layer in network.layers for product in products(layer)]
+    large = [product for product in found if product.weights.size >= LEAST_WEIGHTS]
+    return round_network(network, large, False, calibration)
+
+
+def tflite_sequence_graph(
+    network: Network,
+    description: Mapping[str, Any],
+    precision: str = "float32",
+    calibration: Calibration | None = None,
+    legacy: bool = False,
+) -> bytes:
+    """The sequence graph as a `.tflite` file: a loop around the same operators as the step graph's.
+
+    The arguments are those of `tflite_step_graph`.
+    """
     model = ModelWriter()
     main, condition, body = (model.graph(name) for name in ("sequence", "condition", "body"))
+    network = _rounded(network, precision, calibration)
+    step = _step(body, precision, calibration, legacy)
 
     def carried(graph: GraphWriter) -> list[Value]:
         result = (-1, network.outputs) if network.return_sequences else (1, network.outputs)
@@ -80,7 +104,7 @@ def tflite_sequence_graph(network: Network, description: Mapping[str, Any]) -> b
         ]
 
     _condition(condition, carried(condition))
-    _body(body, carried(body), network)
+    _body(body, carried(body), network, step)
     x = main.tensor("x", (1, -1, network.features))
     steps = _length(main, x)
     if network.return_sequences:
@@ -119,13 +143,13 @@ def _condition(graph: GraphWriter, carried: list[Value]) -> None:
     graph.set_interface(carried, [more])
 
 
-def _body(graph: GraphWriter, carried: list[Value], network: Network) -> None:
+def _body(graph: GraphWriter, carried: list[Value], network: Network, step: FloatStep) -> None:
     t, x, ys, *states = carried
     now = graph.tensor("x_t", (1, 1, network.features))
     graph.op("GATHER", [x, t], [now], 1, "GatherOptions", axis=1)
     flat = graph.tensor("x_now", (1, network.features))
     graph.op("RESHAPE", [now, graph.constant("flat", [1, network.features], np.int32)], [flat])
-    y, following = FloatStep(graph, "float32").emit(network, flat, states)
+    y, following = step.emit(network, flat, states)
     if network.return_sequences:
         where = graph.tensor("where", (2,), np.int32)
         graph.op(

@@ -10,9 +10,6 @@ import numpy.typing as npt
 
 from .writer import GraphWriter, Value
 
-# What LOGISTIC and TANH give for int16, by definition of their kernels.
-UNIT_INT16 = 1 / 32768
-
 
 class Ops:
     """Operators of one subgraph. Shapes are (1, width); names carry the layer's name."""
@@ -40,9 +37,18 @@ class Ops:
         width = value.shape[1] // parts
         outs = [self._like(value, "split", (1, width)) for _ in range(parts)]
         axis = self.constant(np.array(1), np.int32)
-        version = {"float32": 1, "int8": 2, "int16": 4}[value.dtype.name]
-        self.graph.op("SPLIT", [axis, value], outs, version, "SplitOptions", numSplits=parts)
+        self.graph.op("SPLIT", [axis, value], outs, 1, "SplitOptions", numSplits=parts)
         return outs
+
+    def slice(self, value: Value, start: int, stop: int) -> Value:
+        """Some columns."""
+        out = self._like(value, "slice", (1, stop - start))
+        begin, size = (
+            self.constant(np.array([0, start]), np.int32),
+            self.constant(np.array([1, stop - start]), np.int32),
+        )
+        self.graph.op("SLICE", [value, begin, size], [out], 1, "SliceOptions")
+        return out
 
     def fully_connected(
         self,
@@ -58,33 +64,29 @@ class Ops:
         self.graph.op("FULLY_CONNECTED", inputs, [out], version, "FullyConnectedOptions")
         return out
 
-    def add(self, a: Value, b: Value | float, scale: float | None = None) -> Value:
+    def add(self, a: Value, b: Value | float) -> Value:
         """a + b."""
-        # Version 3 brought int16 with any scale, unless the options ask for powers of two.
-        version = 3 if a.dtype == np.int16 else 1
-        return self._binary("ADD", a, b, scale, version, "AddOptions", potScaleInt16=False)
+        return self._binary("ADD", a, b, "AddOptions")
 
-    def sub(self, a: Value, b: Value | float, scale: float | None = None) -> Value:
+    def sub(self, a: Value, b: Value | float) -> Value:
         """a - b."""
-        version = 5 if a.dtype == np.int16 else 1
-        return self._binary("SUB", a, b, scale, version, "SubOptions", potScaleInt16=False)
+        return self._binary("SUB", a, b, "SubOptions")
 
-    def mul(self, a: Value, b: Value | float, scale: float | None = None) -> Value:
+    def mul(self, a: Value, b: Value | float) -> Value:
         """a · b."""
-        version = 4 if a.dtype == np.int16 else 1
-        return self._binary("MUL", a, b, scale, version, "MulOptions")
+        return self._binary("MUL", a, b, "MulOptions")
 
     def div(self, a: Value, b: Value) -> Value:
-        """a / b, float only."""
-        return self._binary("DIV", a, b, None, 1, "DivOptions")
+        """a / b."""
+        return self._binary("DIV", a, b, "DivOptions")
 
     def maximum(self, a: Value, b: Value | float) -> Value:
         """max(a, b)."""
-        return self._binary("MAXIMUM", a, b, None, 1, "MaximumMinimumOptions")
+        return self._binary("MAXIMUM", a, b, "MaximumMinimumOptions")
 
     def minimum(self, a: Value, b: Value | float) -> Value:
         """min(a, b)."""
-        return self._binary("MINIMUM", a, b, None, 1, "MaximumMinimumOptions")
+        return self._binary("MINIMUM", a, b, "MaximumMinimumOptions")
 
     def clip(self, a: Value, low: float, high: float) -> Value:
         """a between low and high."""
@@ -124,22 +126,10 @@ class Ops:
         self.graph.op(operator, [a], [out], 1, options_type, **options)
         return out
 
-    def squash(self, operator: str, a: Value) -> Value:
-        """LOGISTIC or TANH, float or int16; the int16 output has the scale that its kernel fixes."""
-        if a.dtype == np.int16:
-            out = self.graph.tensor(self._name(operator.lower()), a.shape, np.int16, UNIT_INT16)
-            self.graph.op(operator, [a], [out], 3)
-            return out
-        return self.unary(operator, a)
-
     def quantize(self, a: Value, dtype: npt.DTypeLike, scale: float) -> Value:
-        """Float or an integer type to an integer type of this scale."""
-        target = np.dtype(dtype)
-        if a.dtype == target and a.scale == scale:
-            return a
-        out = self.graph.tensor(self._name("quantize"), a.shape, target, scale)
-        version = 1 if a.dtype == np.float32 and target == np.int8 else 2
-        self.graph.op("QUANTIZE", [a], [out], version, "QuantizeOptions")
+        """Float to an integer type of this scale, saturating."""
+        out = self.graph.tensor(self._name("quantize"), a.shape, dtype, scale)
+        self.graph.op("QUANTIZE", [a], [out], 1 if np.dtype(dtype) == np.int8 else 2, "QuantizeOptions")
         return out
 
     def dequantize(self, a: Value) -> Value:
@@ -151,30 +141,11 @@ class Ops:
         self.graph.op("DEQUANTIZE", [a], [out], version, "DequantizeOptions")
         return out
 
-    def widen(self, a: Value) -> Value:
-        """int8 to int16, the same numbers and the same scale, so nothing is lost."""
-        if a.dtype == np.int16:
-            return a
-        schema = self.graph.model.schema
-        out = self.graph.tensor(self._name("cast"), a.shape, np.int16, a.scale)
-        types = {"inDataType": schema.TensorType.INT8, "outDataType": schema.TensorType.INT16}
-        self.graph.op("CAST", [a], [out], 1, "CastOptions", **types)
-        return out
-
-    def _binary(
-        self,
-        operator: str,
-        a: Value,
-        b: Value | float,
-        scale: float | None,
-        version: int,
-        options_type: str,
-        **options: Any,
-    ) -> Value:
+    def _binary(self, operator: str, a: Value, b: Value | float, options_type: str, **options: Any) -> Value:
         other = self._operand(a, b)
         width = max(a.shape[1], other.shape[-1] if other.shape else 1)
-        out = self.graph.tensor(self._name(operator.lower()), (1, width), a.dtype, scale)
-        self.graph.op(operator, [a, other], [out], version, options_type, **options)
+        out = self.graph.tensor(self._name(operator.lower()), (1, width), a.dtype)
+        self.graph.op(operator, [a, other], [out], 1, options_type, **options)
         return out
 
     def _operand(self, a: Value, b: Value | float) -> Value:

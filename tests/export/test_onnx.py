@@ -301,7 +301,8 @@ def test_wide_lstm_layers_as_onnxruntime_quantises_them(tmp_path):
     xs = normal(200, 7, scale=2.0)
     want = exact(network, xs)
     ours, theirs = steps(content, xs), steps((tmp_path / "int8.onnx").read_bytes(), xs)
-    assert snr_db(theirs, want) >= TOLERANCES["dynamic"]
+    assert snr_db(ours, want) >= TOLERANCES["dynamic"]
+    # Theirs are signed weights, whose sums saturate on processors without VNNI: 18.7 dB there.
     assert snr_db(ours, want) >= snr_db(theirs, want) - 3
 
 

@@ -1,0 +1,159 @@
+"""One timestep of a network as TFLite operators whose matrix products are integer: `int8` and `int16x8`.
+
+Everything but the products is the float step: the states, the gates and all that is element-wise are float32, a few
+hundred numbers whose rounding would cost precision and save nothing. A product multiplies int16 inputs with int8
+weights, in `int16x8` with two int8 parts of the weights, the second being what the first left over.
+
+- Products have no bias and one scale: with a bias, which would have to be int64, LiteRT takes its slow path (ten
+  times), and CMSIS-NN, the kernels of TensorFlow Lite Micro, refuses a scale for each row. Each row is therefore
+  divided by its largest weight before, and multiplied with it and given its bias behind the product, in float.
+- Without a bias the sums are int32. What could leave that is split (see `_pieces`).
+- Inputs have room for several times what calibration has seen, and as much as a function's bound where it has one.
+  Inputs with small weights take fewer of the 16 bits than the others, so that their weights take more of the eight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..calibration import Calibration
+from ..products import LEAST_WEIGHTS, Product
+from ..rounding import Rounding, nearest, row_scales
+from .float_step import FloatStep
+from .writer import GraphWriter, Value
+
+# How many times larger than in calibration inputs and sums may become before they are clipped.
+MARGIN = 4.0
+# How many times coarser than the others' an input's steps may be.
+MOST_COARSENED = 64.0
+# Where sigmoid and tanh no longer change (by 6e-6 and 1e-10), so that clipping their inputs there is harmless.
+FLAT = 12.0
+INT16 = 32767
+# One step of the first part of the weights, a row's largest being 1.
+STEP = 1 / 127
+# Steps of what the first part left are so many times coarser than they could be: it uses all of int8 evenly, so that
+# its sums would else be larger than the first part's, with which they share 16 bits.
+REST = 4.0
+# The largest Σ|weights| of a row whose sum with int16 inputs, down to -32768, is below 2³¹.
+MOST_OF_A_ROW = (2**31 - 1) // 32768
+Floats = npt.NDArray[np.float64]
+
+
+class IntegerProducts(FloatStep):
+    """Emits the operators of one timestep, layer by layer.
+
+    Args:
+        graph: where to.
+        precision: `int8` or `int16x8`.
+        calibration: of the network that will be emitted.
+    """
+
+    def __init__(self, graph: GraphWriter, precision: str, calibration: Calibration) -> None:
+        super().__init__(graph, precision)
+        self._parts = 2 if precision == "int16x8" else 1
+        self._calibration = calibration
+        self._rounding = Rounding(calibration)
+
+    def linear(self, product: Product, inputs: Sequence[Value], bias: npt.NDArray[Any] | None) -> Value:
+        """Σ inputᵢ · weightsᵢ + bias, float to float."""
+        weights = product.weights.T.astype(np.float64)
+        if weights.size < LEAST_WEIGHTS:
+            return super().linear(product, inputs, bias)
+        ops = self.ops
+        reach = _reach(product, self._calibration)
+        norms = row_scales(weights * reach) * 127
+        x = inputs[0] if len(inputs) == 1 else ops.concat(inputs)
+        unit = reach[0] if (reach == reach[0]).all() else 1.0
+        if (reach != unit).any():
+            x = ops.mul(x, ops.constant((1 / reach)[None]))
+        parts = self._rounded(product, norms / reach)
+        rows = np.concatenate([values for values, _ in parts])
+        # The rows of both parts make one product: its cost lies in preparing x, not in the sums.
+        factors = np.concatenate([norms * (step / STEP) for _, step in parts])
+        total: Value | None = None
+        for columns in _pieces(rows):
+            whole = columns == slice(0, rows.shape[1])
+            piece = ops.quantize(x if whole else ops.slice(x, columns.start, columns.stop), np.int16, unit / INT16)
+            largest = self._largest_sum(product, rows, columns, reach, factors, bias)
+            constant = ops.constant(rows[:, columns], np.int8, [STEP / unit])
+            y = ops.dequantize(ops.fully_connected(piece, constant, None, largest / INT16, version=4))
+            total = y if total is None else ops.add(total, y)
+        assert total is not None
+        total = ops.mul(total, ops.constant(factors.T))
+        if len(parts) > 1:
+            total = ops.add(*ops.split(total, len(parts)))
+        return total if bias is None or not bias.any() else ops.add(total, ops.constant(bias[None]))
+
+    def _rounded(self, product: Product, units: Floats) -> list[tuple[npt.NDArray[np.int8], float]]:
+        """The weights in parts: int8 (rows, columns), and one step of each in `units`, which are (rows, columns)."""
+        if self._parts == 1:
+            return [(self._rounding.int8(product, units * STEP), STEP)]
+        weights = product.weights.T.astype(np.float64)
+        coarse = nearest(weights, units * STEP)
+        done = coarse * units * STEP
+        rest = float(np.abs((weights - done) / units).max()) * REST
+        if rest == 0:
+            return [(coarse, STEP)]
+        return [(coarse, STEP), (self._rounding.int8(product, units * (rest * STEP), done), rest * STEP)]
+
+    def _largest_sum(
+        self,
+        product: Product,
+        rows: npt.NDArray[np.int8],
+        columns: slice,
+        reach: Floats,
+        factors: Floats,
+        bias: npt.NDArray[Any] | None,
+    ) -> float:
+        """What the sums of some columns of integer rows may reach before they are clipped, in steps of 1 / 127.
+
+        That is `MARGIN` times what calibration saw, but not more than they ever can, and no more than changes the
+        function that they go into.
+        """
+        seen = self._calibration.of(product)
+        weights = rows[:, columns].astype(np.float64) * STEP
+        moments = seen.moments_of(product) / reach / reach[:, None]
+        # Of the integer rows only the mean squares are known. Their peaks are taken to be as high above these as that
+        # of the real row.
+        real = product.weights.T.astype(np.float64) * reach
+        whole = _mean_square(real, moments)
+        peaks = np.divide(seen.sums[product.key] ** 2, whole, out=np.ones_like(whole), where=whole > 0)
+        peaks = np.tile(peaks, len(rows) // len(real))
+        largest = np.sqrt(_mean_square(weights, moments[columns, columns]) * peaks) * MARGIN
+        flat = product.functions and all(function.name in ("sigmoid", "tanh") for function in product.functions)
+        if flat and weights.shape[1] == rows.shape[1]:
+            most = FLAT + (0 if bias is None else np.abs(bias))
+            largest[: len(real)] = np.minimum(largest[: len(real)], most / factors[: len(real), 0])
+        bound = np.abs(weights).sum(1)
+        return float(np.minimum(largest, bound).max()) or 1.0
+
+
+def _mean_square(weights: Floats, moments: Floats) -> Floats:
+    """That of each row's sum over inputs of these second moments."""
+    return np.maximum(((weights @ moments) * weights).sum(1), 0)
+
+
+def _reach(product: Product, calibration: Calibration) -> Floats:
+    """For each input of a product what its int16 is scaled to hold."""
+    seen = calibration.of(product)
+    largest, bound = seen.largest_of(product), seen.bound_of(product)
+    reach = np.minimum(np.where(largest > 0, largest, 1.0) * MARGIN, bound)
+    weight = np.abs(product.weights).max(1) * reach
+    most = float(weight.max())
+    ratio = np.divide(most, weight, out=np.full_like(weight, MOST_COARSENED), where=weight > most / MOST_COARSENED)
+    return reach * 2.0 ** np.floor(np.log2(np.maximum(ratio, 1.0)))
+
+
+def _pieces(rows: npt.NDArray[np.int8]) -> Iterator[slice]:
+    """Runs of columns over which no row's sum with int16 inputs leaves int32."""
+    start, total = 0, np.zeros(len(rows), np.int64)
+    for column, weights in enumerate(np.abs(rows.T.astype(np.int64))):
+        total = total + weights
+        if total.max(initial=0) > MOST_OF_A_ROW:
+            yield slice(start, column)
+            start, total = column, weights
+    yield slice(start, rows.shape[1])
