@@ -51,6 +51,7 @@ class Recorded:
         largest: by the name of an input (see `product_inputs`) the largest absolute values, one for each element.
         bound: by that name what no value can exceed, infinite where there is no such.
         moments: Σ zᵀz / count over what the roundings may learn from, z being all the inputs side by side.
+        count: of how many.
         sums: by a product's key the largest absolute values of its columns, without biases.
         sequences: (T, batch, width) values of `x` on which to compare roundings.
         counted: (T, batch), which of them the moments have not seen.
@@ -59,6 +60,7 @@ class Recorded:
     largest: dict[str, npt.NDArray[np.float64]]
     bound: dict[str, float]
     moments: npt.NDArray[np.float64]
+    count: int
     sums: dict[tuple[str, tuple[str, ...], int], npt.NDArray[np.float64]]
     sequences: npt.NDArray[np.float32]
     counted: npt.NDArray[np.bool_]
@@ -167,6 +169,7 @@ class _Recorder:
 
     def result(self) -> Calibration:
         layers: dict[str, Recorded] = {}
+        count = int(self._learned.sum())
         counted = ~self._learned[:, self._measured]
         if counted[:MEASURED_STEPS].any():
             counted = counted[:MEASURED_STEPS]
@@ -183,7 +186,8 @@ class _Recorder:
             layers[name] = Recorded(
                 largest,
                 {of: self._bounds[name][0 if of == "x" else 1] for of in largest},
-                self._moments[name] / max(int(self._learned.sum()), 1),
+                self._moments[name] / max(count, 1),
+                count,
                 dict(self._sums[name]),
                 np.array(self._sequences[name], np.float32)[: len(counted)],
                 counted,

@@ -26,6 +26,7 @@ from ..runtime.tflite_metadata import METADATA_NAME
 from .calibration import Calibration, as_sequences, record
 from .description import describe
 from .golden import golden_vectors, longest_sequence
+from .products import is_integer, products
 from .to_native import native_step_file
 from .to_tflite import INTEGER_PRECISIONS, tflite_sequence_graph, tflite_step_graph
 from .unstreamable import UnstreamableModel
@@ -58,7 +59,7 @@ class Target:
 
     @property
     def calibrated(self) -> bool:
-        """Whether making it needs calibration data."""
+        """Whether making it needs calibration data, if a matrix of the model is large enough to become int8."""
         return self.format == "tflite" and self.precision in INTEGER_PRECISIONS
 
     @property
@@ -197,7 +198,8 @@ def export(
     longest = longest_sequence(network, data, window)
     recorded: Calibration | None = None
     if data is None:
-        if integer := sorted({t.precision for t in wanted if t.calibrated}):
+        large = any(is_integer(product) for layer in network.layers for product in products(layer))
+        if large and (integer := sorted({t.precision for t in wanted if t.calibrated})):
             verb = "needs" if len(integer) == 1 else "need"
             raise InputError(
                 f"tflite {' and '.join(integer)} {verb} calibration data to find the ranges of the model's inputs: "

@@ -88,6 +88,11 @@ def products(layer: Layer) -> tuple[Product, ...]:
     return ()
 
 
+def is_integer(product: Product) -> bool:
+    """Whether TFLite's integer precisions and `dynamic` round its weights."""
+    return sum(part.size for part in product.parts) >= LEAST_WEIGHTS
+
+
 def is_large(layer: Layer) -> bool:
     """Whether a layer has enough weights to be worth rounding to integers."""
     if isinstance(layer, Dense):

@@ -21,8 +21,9 @@ from .calibration import Calibration
 from .products import Product, answers
 
 Floats = npt.NDArray[np.float64]
-# Added to each second moment, in parts of their mean: how far inputs may leave what calibration has seen of them.
-DAMPING = 1e-3
+# Added to each second moment, in parts of their mean: how far inputs may leave what calibration has seen of them. The
+# second is for each timestep and input: of few timesteps, the moments are those of chance.
+DAMPING, CHANCE = 1e-3, 0.1
 # Columns after which the rest of the weights is brought up to date, in one matrix product.
 _BLOCK = 64
 
@@ -39,7 +40,7 @@ def nearest(weights: npt.NDArray[np.floating], scales: Floats) -> npt.NDArray[np
 
 
 def by_moments(
-    weights: npt.NDArray[np.floating], scales: Floats, moments: Floats, largest: Floats
+    weights: npt.NDArray[np.floating], scales: Floats, moments: Floats, count: int, largest: Floats
 ) -> npt.NDArray[np.int8]:
     """Weights (rows, columns) in steps of `scales`, rounded so that errors cancel over inputs of these moments.
 
@@ -47,6 +48,7 @@ def by_moments(
         weights: the real ones.
         scales: broadcast to the weights.
         moments: Σ zᵀz / count, (columns, columns).
+        count: of how many inputs these are.
         largest: of the inputs, (columns,): what a feature's moments are measured against, so that one of a hundred
             thousand pascal counts no more than one of half a volt.
     """
@@ -55,7 +57,7 @@ def by_moments(
     mean = float(np.mean(np.diag(hessian)))
     if mean == 0:
         return nearest(weights, scales)
-    hessian[np.diag_indices_from(hessian)] += DAMPING * mean
+    hessian[np.diag_indices_from(hessian)] += (DAMPING + CHANCE * len(unit) / count) * mean
     # The inputs that matter most go first, while there are others left to make up for them.
     order = np.argsort(-np.diag(hessian), kind="stable")
     scales = np.broadcast_to(scales, weights.shape)[:, order] * unit[order]
@@ -102,7 +104,7 @@ class Rounding:
         seen = self._calibration.of(product)
         rest = product.weights.T.astype(np.float64) - base
         plain = nearest(rest, scales)
-        learned = by_moments(rest, scales, seen.moments_of(product), seen.largest_of(product))
+        learned = by_moments(rest, scales, seen.moments_of(product), seen.count, seen.largest_of(product))
         if self._error(product, base + learned * scales) < self._error(product, base + plain * scales):
             return learned
         return plain

@@ -25,7 +25,7 @@ from ...runtime.network import (
     Recurrent,
     SimpleRNN,
 )
-from ..products import LEAST_WEIGHTS, Product, products
+from ..products import Product, is_integer, products
 from ..rounding import nearest, row_scales
 from .activations import activate
 from .ops import Ops
@@ -74,7 +74,7 @@ class FloatStep:
         offset = None if bias is None else self.ops.constant(bias)
         if self._precision == "float16":
             return self.ops.fully_connected(x, self.ops.dequantize(self.ops.constant(weights, np.float16)), offset)
-        if self._precision == "dynamic" and weights.size >= LEAST_WEIGHTS:
+        if self._precision == "dynamic" and is_integer(product):
             scales = row_scales(weights)
             rows, quantized = [float(s) for s in scales.ravel()], nearest(weights, scales)
             if self._legacy:

@@ -19,7 +19,7 @@ import numpy as np
 from ...runtime.network import Network
 from ...runtime.tflite_metadata import CHECKSUM_PLACEHOLDER, CHECKSUM_PREFIX, METADATA_NAME, checksum
 from ..calibration import Calibration
-from ..products import LEAST_WEIGHTS, products
+from ..products import is_integer, products
 from ..rounding import round_network
 from .float_step import FloatStep
 from .integer_products import IntegerProducts
@@ -41,8 +41,8 @@ def tflite_step_graph(
         network: what to write.
         precision: one of the five.
         description: what to store in the file about it, as JSON; `edgelstm.runtime` shows it.
-        calibration: what `record` found of the network. `int8` and `int16x8` need it; the weights of `dynamic` are
-            rounded better with it.
+        calibration: what `record` found of the network. `int8` and `int16x8` need it if a matrix has 1,024 weights or
+            more; the weights of `dynamic` are rounded better with it.
         legacy: keep the file loadable by tflite-runtime 2.14; only `dynamic` differs.
     """
     model = ModelWriter()
@@ -62,19 +62,16 @@ def tflite_step_graph(
 
 
 def _step(graph: GraphWriter, precision: str, calibration: Calibration | None, legacy: bool) -> FloatStep:
-    if precision not in INTEGER_PRECISIONS:
-        return FloatStep(graph, precision, legacy)
-    if calibration is None:
-        raise ValueError(f"{precision} needs calibration")
-    return IntegerProducts(graph, precision, calibration)
+    if precision in INTEGER_PRECISIONS:
+        return IntegerProducts(graph, precision, calibration)
+    return FloatStep(graph, precision, legacy)
 
 
 def _rounded(network: Network, precision: str, calibration: Calibration | None) -> Network:
     """For `dynamic`, the network with those weights that int8 will hold."""
     if precision != "dynamic" or calibration is None:
         return network
-    found = [product for layer in network.layers for product in products(layer)]
-    large = [product for product in found if product.weights.size >= LEAST_WEIGHTS]
+    large = [product for layer in network.layers for product in products(layer) if is_integer(product)]
     return round_network(network, large, False, calibration)
 
 

@@ -20,14 +20,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..calibration import Calibration
-from ..products import LEAST_WEIGHTS, Product
+from ..calibration import Calibration, Recorded
+from ..products import Product, is_integer
 from ..rounding import Rounding, nearest, row_scales
 from .float_step import FloatStep
 from .writer import GraphWriter, Value
 
 # How many times larger than in calibration inputs and sums may become before they are clipped.
-MARGIN = 4.0
+MARGIN = 8.0
+# And at least so much of what they can ever be, where that is known, whatever calibration saw of it.
+LEAST_OF_BOUND = 1 / 32
 # How many times coarser than the others' an input's steps may be.
 MOST_COARSENED = 64.0
 # Where sigmoid and tanh no longer change (by 6e-6 and 1e-10), so that clipping their inputs there is harmless.
@@ -49,28 +51,29 @@ class IntegerProducts(FloatStep):
     Args:
         graph: where to.
         precision: `int8` or `int16x8`.
-        calibration: of the network that will be emitted.
+        calibration: of the network that will be emitted; None if none of its matrices is large enough to be integer.
     """
 
-    def __init__(self, graph: GraphWriter, precision: str, calibration: Calibration) -> None:
+    def __init__(self, graph: GraphWriter, precision: str, calibration: Calibration | None) -> None:
         super().__init__(graph, precision)
         self._parts = 2 if precision == "int16x8" else 1
         self._calibration = calibration
-        self._rounding = Rounding(calibration)
+        self._rounding = None if calibration is None else Rounding(calibration)
 
     def linear(self, product: Product, inputs: Sequence[Value], bias: npt.NDArray[Any] | None) -> Value:
         """Σ inputᵢ · weightsᵢ + bias, float to float."""
-        weights = product.weights.T.astype(np.float64)
-        if weights.size < LEAST_WEIGHTS:
+        if not is_integer(product):
             return super().linear(product, inputs, bias)
-        ops = self.ops
-        reach = _reach(product, self._calibration)
-        norms = row_scales(weights * reach) * 127
+        if self._calibration is None or self._rounding is None:
+            raise ValueError("integer products need calibration")
+        ops, seen = self.ops, self._calibration.of(product)
+        reach = _reach(product, seen)
+        norms = row_scales(product.weights.T * reach) * 127
         x = inputs[0] if len(inputs) == 1 else ops.concat(inputs)
         unit = reach[0] if (reach == reach[0]).all() else 1.0
         if (reach != unit).any():
             x = ops.mul(x, ops.constant((1 / reach)[None]))
-        parts = self._rounded(product, norms / reach)
+        parts = _rounded(product, norms / reach, self._parts, self._rounding)
         rows = np.concatenate([values for values, _ in parts])
         # The rows of both parts make one product: its cost lies in preparing x, not in the sums.
         factors = np.concatenate([norms * (step / STEP) for _, step in parts])
@@ -78,7 +81,7 @@ class IntegerProducts(FloatStep):
         for columns in _pieces(rows):
             whole = columns == slice(0, rows.shape[1])
             piece = ops.quantize(x if whole else ops.slice(x, columns.start, columns.stop), np.int16, unit / INT16)
-            largest = self._largest_sum(product, rows, columns, reach, factors, bias)
+            largest = _largest_sum(product, seen, rows, columns, reach, factors, bias)
             constant = ops.constant(rows[:, columns], np.int8, [STEP / unit])
             y = ops.dequantize(ops.fully_connected(piece, constant, None, largest / INT16, version=4))
             total = y if total is None else ops.add(total, y)
@@ -88,48 +91,52 @@ class IntegerProducts(FloatStep):
             total = ops.add(*ops.split(total, len(parts)))
         return total if bias is None or not bias.any() else ops.add(total, ops.constant(bias[None]))
 
-    def _rounded(self, product: Product, units: Floats) -> list[tuple[npt.NDArray[np.int8], float]]:
-        """The weights in parts: int8 (rows, columns), and one step of each in `units`, which are (rows, columns)."""
-        if self._parts == 1:
-            return [(self._rounding.int8(product, units * STEP), STEP)]
-        weights = product.weights.T.astype(np.float64)
-        coarse = nearest(weights, units * STEP)
-        done = coarse * units * STEP
-        rest = float(np.abs((weights - done) / units).max()) * REST
-        if rest == 0:
-            return [(coarse, STEP)]
-        return [(coarse, STEP), (self._rounding.int8(product, units * (rest * STEP), done), rest * STEP)]
 
-    def _largest_sum(
-        self,
-        product: Product,
-        rows: npt.NDArray[np.int8],
-        columns: slice,
-        reach: Floats,
-        factors: Floats,
-        bias: npt.NDArray[Any] | None,
-    ) -> float:
-        """What the sums of some columns of integer rows may reach before they are clipped, in steps of 1 / 127.
+def _rounded(
+    product: Product, units: Floats, parts: int, rounding: Rounding
+) -> list[tuple[npt.NDArray[np.int8], float]]:
+    """The weights in parts: int8 (rows, columns), and one step of each in `units`, which are (rows, columns)."""
+    if parts == 1:
+        return [(rounding.int8(product, units * STEP), STEP)]
+    weights = product.weights.T.astype(np.float64)
+    coarse = nearest(weights, units * STEP)
+    done = coarse * units * STEP
+    rest = float(np.abs((weights - done) / units).max()) * REST
+    if rest == 0:
+        return [(coarse, STEP)]
+    return [(coarse, STEP), (rounding.int8(product, units * (rest * STEP), done), rest * STEP)]
 
-        That is `MARGIN` times what calibration saw, but not more than they ever can, and no more than changes the
-        function that they go into.
-        """
-        seen = self._calibration.of(product)
-        weights = rows[:, columns].astype(np.float64) * STEP
-        moments = seen.moments_of(product) / reach / reach[:, None]
-        # Of the integer rows only the mean squares are known. Their peaks are taken to be as high above these as that
-        # of the real row.
-        real = product.weights.T.astype(np.float64) * reach
-        whole = _mean_square(real, moments)
-        peaks = np.divide(seen.sums[product.key] ** 2, whole, out=np.ones_like(whole), where=whole > 0)
-        peaks = np.tile(peaks, len(rows) // len(real))
-        largest = np.sqrt(_mean_square(weights, moments[columns, columns]) * peaks) * MARGIN
-        flat = product.functions and all(function.name in ("sigmoid", "tanh") for function in product.functions)
-        if flat and weights.shape[1] == rows.shape[1]:
-            most = FLAT + (0 if bias is None else np.abs(bias))
-            largest[: len(real)] = np.minimum(largest[: len(real)], most / factors[: len(real), 0])
-        bound = np.abs(weights).sum(1)
-        return float(np.minimum(largest, bound).max()) or 1.0
+
+def _largest_sum(
+    product: Product,
+    seen: Recorded,
+    rows: npt.NDArray[np.int8],
+    columns: slice,
+    reach: Floats,
+    factors: Floats,
+    bias: npt.NDArray[Any] | None,
+) -> float:
+    """What the sums of some columns of integer rows may reach before they are clipped, in steps of 1 / 127.
+
+    That is `MARGIN` times what calibration saw, but not more than they ever can, and no more than changes the
+    function that they go into.
+    """
+    weights = rows[:, columns].astype(np.float64) * STEP
+    moments = seen.moments_of(product) / reach / reach[:, None]
+    # Of the integer rows only the mean squares are known. Their peaks are taken to be as high above these as that
+    # of the real row.
+    real = product.weights.T.astype(np.float64) * reach
+    whole = _mean_square(real, moments)
+    peaks = np.divide(seen.sums[product.key] ** 2, whole, out=np.ones_like(whole), where=whole > 0)
+    peaks = np.tile(peaks, len(rows) // len(real))
+    bound = np.abs(weights).sum(1)
+    largest = np.sqrt(_mean_square(weights, moments[columns, columns]) * peaks) * MARGIN
+    largest = np.maximum(largest, bound * LEAST_OF_BOUND)
+    flat = product.functions and all(function.name in ("sigmoid", "tanh") for function in product.functions)
+    if flat and weights.shape[1] == rows.shape[1]:
+        most = FLAT + (0 if bias is None else np.abs(bias))
+        largest[: len(real)] = np.minimum(largest[: len(real)], most / factors[: len(real), 0])
+    return float(np.minimum(largest, bound).max()) or 1.0
 
 
 def _mean_square(weights: Floats, moments: Floats) -> Floats:
@@ -137,11 +144,11 @@ def _mean_square(weights: Floats, moments: Floats) -> Floats:
     return np.maximum(((weights @ moments) * weights).sum(1), 0)
 
 
-def _reach(product: Product, calibration: Calibration) -> Floats:
+def _reach(product: Product, seen: Recorded) -> Floats:
     """For each input of a product what its int16 is scaled to hold."""
-    seen = calibration.of(product)
     largest, bound = seen.largest_of(product), seen.bound_of(product)
-    reach = np.minimum(np.where(largest > 0, largest, 1.0) * MARGIN, bound)
+    known = np.where(np.isfinite(bound), bound * LEAST_OF_BOUND, 0.0)
+    reach = np.minimum(np.maximum(np.where(largest > 0, largest, 1.0) * MARGIN, known), bound)
     weight = np.abs(product.weights).max(1) * reach
     most = float(weight.max())
     ratio = np.divide(most, weight, out=np.full_like(weight, MOST_COARSENED), where=weight > most / MOST_COARSENED)
