@@ -26,12 +26,13 @@ from ..rounding import Rounding, nearest, row_scales
 from .float_step import FloatStep
 from .writer import GraphWriter, Value
 
-# How many times larger than in calibration inputs and sums may become before they are clipped.
-MARGIN = 8.0
+# How many times larger than in calibration inputs and sums may become before they are clipped; and a layer's own
+# state, which is made of these.
+MARGIN, STATE_MARGIN = 8.0, 4.0
 # And at least so much of what they can ever be, where that is known, whatever calibration saw of it.
 LEAST_OF_BOUND = 1 / 32
-# How many times coarser than the others' an input's steps may be.
-MOST_COARSENED = 64.0
+# How many times coarser than the others' an input's steps may be, by the parts that the weights have.
+MOST_COARSENED = {1: 64.0, 2: 16.0}
 # Where sigmoid and tanh no longer change (by 6e-6 and 1e-10), so that clipping their inputs there is harmless.
 FLAT = 12.0
 INT16 = 32767
@@ -67,7 +68,7 @@ class IntegerProducts(FloatStep):
         if self._calibration is None or self._rounding is None:
             raise ValueError("integer products need calibration")
         ops, seen = self.ops, self._calibration.of(product)
-        reach = _reach(product, seen)
+        reach = _reach(product, seen, MOST_COARSENED[self._parts])
         norms = row_scales(product.weights.T * reach) * 127
         x = inputs[0] if len(inputs) == 1 else ops.concat(inputs)
         unit = reach[0] if (reach == reach[0]).all() else 1.0
@@ -144,14 +145,16 @@ def _mean_square(weights: Floats, moments: Floats) -> Floats:
     return np.maximum(((weights @ moments) * weights).sum(1), 0)
 
 
-def _reach(product: Product, seen: Recorded) -> Floats:
+def _reach(product: Product, seen: Recorded, coarsest: float) -> Floats:
     """For each input of a product what its int16 is scaled to hold."""
     largest, bound = seen.largest_of(product), seen.bound_of(product)
     known = np.where(np.isfinite(bound), bound * LEAST_OF_BOUND, 0.0)
-    reach = np.minimum(np.maximum(np.where(largest > 0, largest, 1.0) * MARGIN, known), bound)
+    margin = [MARGIN if name == "x" else STATE_MARGIN for name in product.inputs]
+    room = np.repeat(margin, [len(part) for part in product.parts])
+    reach = np.minimum(np.maximum(np.where(largest > 0, largest, 1.0) * room, known), bound)
     weight = np.abs(product.weights).max(1) * reach
     most = float(weight.max())
-    ratio = np.divide(most, weight, out=np.full_like(weight, MOST_COARSENED), where=weight > most / MOST_COARSENED)
+    ratio = np.divide(most, weight, out=np.full_like(weight, coarsest), where=weight > most / coarsest)
     return reach * 2.0 ** np.floor(np.log2(np.maximum(ratio, 1.0)))
 
 
