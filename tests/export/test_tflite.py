@@ -106,6 +106,21 @@ def test_step_graphs_follow_float64(network, precision):
 
 
 @pytest.mark.parametrize("network", KINDS, ids=lambda n: f"{type(n.layers[0]).__name__}-{n.layers[0].activation}")
+@pytest.mark.parametrize("precision", LEAST)
+def test_sequence_graphs_in_every_precision(network, precision):
+    rng = np.random.default_rng(6)
+    recorded = record(network, rng.standard_normal((8, 400, network.features)).astype(np.float32))
+    xs = rng.standard_normal((200, network.features)).astype(np.float32)
+    for legacy in (False, True):
+        content = tflite_sequence_graph(network, {}, precision, recorded, legacy)
+        got = litert_sequence(content, xs)[0]
+        assert snr_db(got, network.run(xs.astype(np.float64))) > LEAST[precision]
+        # The same operators as in the step graph, so the same numbers.
+        step = litert_steps(tflite_step_graph(network, precision, {}, recorded, legacy), xs)
+        np.testing.assert_allclose(got, step, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("network", KINDS, ids=lambda n: f"{type(n.layers[0]).__name__}-{n.layers[0].activation}")
 @pytest.mark.parametrize("return_sequences", [True, False])
 def test_sequence_graphs_keep_nothing_between_calls(network, return_sequences):
     network = Network("n", network.layers, network.features, return_sequences)

@@ -13,7 +13,7 @@ from edgelstm.runtime import BackendUnavailableError, load
 
 from tests.toolkit.conftest import FEATURES, OUTPUTS, call
 
-ARTIFACTS = 12
+ARTIFACTS = 16
 
 
 # ---- verify ----
@@ -119,7 +119,7 @@ def test_inspect_keras_files_and_exported_files_alike(bundle, keras_file, tmp_pa
         for key in ("layers", "parameters", "states", "state_bytes"):
             assert shown[key] == whole[key], (path, key)
         assert call("inspect", path).status == 0
-    assert json.loads(call("inspect", tmp_path / "model.int8.tflite", "--json").out)["state_bytes"] == 40 + 2 * 40
+    assert json.loads(call("inspect", tmp_path / "model.int8.tflite", "--json").out)["state_bytes"] == whole["state_bytes"]
 
 
 def test_inspect_what_is_not_there(tmp_path):
@@ -135,7 +135,7 @@ def test_inspect_what_is_not_there(tmp_path):
 def test_bench_measures_every_artifact_beside_the_bare_call(bundle):
     shown = json.loads(call("bench", bundle, "--steps", 400, "--no-start", "--json").out)
     rows = {(m["artifact"], m["backend"]): m for m in shown["artifacts"]}
-    assert len(rows) == ARTIFACTS - 1 + 3  # no sequence graph, and NumPy on the three native files
+    assert len(rows) == ARTIFACTS - 5 + 3  # no sequence graphs, and NumPy on the three native files
     for row in rows.values():
         assert 0 < row["bare_p50"] <= row["step_p99"]
         assert row["step_p50"] <= row["step_p99"]

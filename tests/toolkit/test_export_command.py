@@ -19,7 +19,8 @@ from tests.toolkit.test_train import config, run, series_csv  # noqa: F401
 
 EVERYTHING = {
     *("tflite float32", "tflite float16", "tflite dynamic", "tflite int8", "tflite int16x8"),
-    *("onnx float32", "onnx float16", "onnx dynamic", "tflite float32 (sequence)"),
+    *("onnx float32", "onnx float16", "onnx dynamic"),
+    *(f"tflite {p} (sequence)" for p in ("float32", "float16", "dynamic", "int8", "int16x8")),
     *("native float32", "native float16", "native int8"),
 }
 
