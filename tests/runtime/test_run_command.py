@@ -154,7 +154,7 @@ def test_a_power_cut_loses_no_more_than_the_time_between_saves(bundle, xs, expec
         process.stdout.readline()
     deadline = time.monotonic() + 10
     # The count of steps stands at byte 34 of a snapshot.
-    while struct.unpack_from("<Q", state.read_bytes(), 34)[0] < 30 and time.monotonic() < deadline:
+    while struct.unpack_from("<Q", state.read_bytes(), 38)[0] < 30 and time.monotonic() < deadline:
         time.sleep(0.01)
     process.kill()
     process.wait()
