@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.runtime.mosquitto import until
+from tests.waiting import until
 
 COMMAND = [sys.executable, "-m", "edgelstm.runtime.cli"]
 

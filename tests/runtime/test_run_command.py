@@ -8,12 +8,11 @@ import signal
 import struct
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
 
-from tests.runtime.mosquitto import until
+from tests.waiting import until
 
 COMMAND = [sys.executable, "-m", "edgelstm.runtime.cli"]
 
@@ -128,9 +127,8 @@ def test_an_interruption_ends_cleanly_and_keeps_the_state(bundle, xs, expected, 
 
 def test_an_interruption_ends_the_wait_for_a_writer(bundle, tmp_path):
     os.mkfifo(tmp_path / "fifo")
-    process = start(bundle, tmp_path / "fifo")
-    with pytest.raises(subprocess.TimeoutExpired):
-        process.wait(1.5)
+    process = start(bundle, tmp_path / "fifo", "--report", tmp_path / "report")
+    until((tmp_path / "report").exists, "it is ready")
     process.send_signal(signal.SIGTERM)
     assert process.wait(10) == 0
 
@@ -152,10 +150,8 @@ def test_a_power_cut_loses_no_more_than_the_time_between_saves(bundle, xs, expec
         process.stdin.write(csv([x]).encode())
         process.stdin.flush()
         process.stdout.readline()
-    deadline = time.monotonic() + 10
     # The count of steps stands at byte 34 of a snapshot.
-    while struct.unpack_from("<Q", state.read_bytes(), 34)[0] < 30 and time.monotonic() < deadline:
-        time.sleep(0.01)
+    until(lambda: struct.unpack_from("<Q", state.read_bytes(), 34)[0] == 30, "the last timestep is saved")
     process.kill()
     process.wait()
     done = call(bundle, "--state", state, stdin=csv(xs[30:]))
