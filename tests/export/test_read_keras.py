@@ -83,6 +83,7 @@ def test_the_reference_gives_every_prefix():
     ys = read_keras(zoo_model(name)).reference(xs)
     import keras
 
+    keras.utils.set_random_seed(0)
     free = keras.Sequential([keras.Input((None, 1)), *map(type_and_config, zoo_model(name).layers)])
     free.set_weights(zoo_model(name).get_weights())
     want = np.concatenate([outputs_of_keras(free, xs[: t + 1]) for t in range(len(xs))])
@@ -104,6 +105,7 @@ def test_names_of_states_are_identifiers_and_differ():
 def test_activations_with_parameters_of_their_own():
     import keras
 
+    keras.utils.set_random_seed(0)
     partial = functools.partial(keras.activations.leaky_relu, negative_slope=0.35)
     model = keras.Sequential(
         [keras.Input((None, 2)), keras.layers.LSTM(4, activation=partial), keras.layers.Dense(3, partial)]
@@ -211,6 +213,7 @@ def test_a_custom_layer_in_a_file_is_named(tmp_path):
 def test_a_lambda_in_a_file_is_not_run(tmp_path):
     import keras
 
+    keras.utils.set_random_seed(0)
     path = tmp_path / "model.keras"
     keras.Sequential([keras.Input((None, 3)), keras.layers.Lambda(lambda x: x), keras.layers.LSTM(2)]).save(path)
     with pytest.raises(UnsupportedModelError, match="Lambda"):
@@ -220,6 +223,7 @@ def test_a_lambda_in_a_file_is_not_run(tmp_path):
 def test_weights_that_are_not_finite(tmp_path):
     import keras
 
+    keras.utils.set_random_seed(0)
     model = keras.Sequential([keras.Input((None, 3)), keras.layers.LSTM(2, name="broken")])
     weights = model.get_weights()
     weights[0][0, 0] = np.nan
@@ -231,6 +235,7 @@ def test_weights_that_are_not_finite(tmp_path):
 def test_a_name_that_tensorflow_does_not_take(tmp_path):
     import keras
 
+    keras.utils.set_random_seed(0)
     model = keras.Sequential([keras.Input((None, 3)), keras.layers.LSTM(2, name="Größe 1")])
     with pytest.raises(UnsupportedModelError, match=r"Größe 1.*another name"):
         read_keras(model)

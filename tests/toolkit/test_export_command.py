@@ -221,6 +221,7 @@ def test_without_the_toolkit_s_packages(keras_file):
 def test_refused_models_say_so_without_a_traceback(tmp_path):
     import keras
 
+    keras.utils.set_random_seed(0)
     path = tmp_path / "both.keras"
     layers = keras.layers
     keras.Sequential([keras.Input((20, 3)), layers.Bidirectional(layers.LSTM(4)), layers.Dense(2)]).save(path)
@@ -235,6 +236,7 @@ def test_refused_models_say_so_without_a_traceback(tmp_path):
 def test_models_that_cannot_stream_as_sequence_graphs(tmp_path):
     import keras
 
+    keras.utils.set_random_seed(0)
     path = tmp_path / "both.keras"
     layers = keras.layers
     keras.Sequential([keras.Input((20, 3)), layers.Bidirectional(layers.LSTM(4)), layers.Dense(2)]).save(path)
