@@ -42,7 +42,7 @@ def outputs_of_keras(model, x: np.ndarray) -> np.ndarray:
 def test_steps_follow_the_whole_model(name):
     model, network = zoo_model(name), read_keras(zoo_model(name))
     fixed = model.inputs[0].shape[1]
-    lengths = (1, 2, 3, 8, 21) if fixed is None else [fixed] * (2 if fixed > 10 else 5)
+    lengths = (1, 2, 21) if fixed is None else [fixed] * (2 if fixed > 10 else 5)
     wanted, found = [], []
     for seed, length in enumerate(lengths):
         x = zoo_inputs(name, length, seed)
@@ -57,8 +57,15 @@ def test_steps_follow_the_whole_model(name):
     assert snr_db(np.concatenate(found), np.concatenate(wanted)) >= LEAST_SNR.get(name, 100)
 
 
-@pytest.mark.parametrize("suffix", [".keras", ".h5"])
-@pytest.mark.parametrize("name", ZOO)
+# Those that are built in every way there is; what is in their layers is written in one way.
+IN_H5 = ("tutorial_deep", "functional", "nested", "stateful", "normalization")
+FILES = [
+    *((name, ".keras") for name in ZOO),
+    *(pytest.param(name, ".h5", marks=() if name in IN_H5 else pytest.mark.slow) for name in ZOO),
+]
+
+
+@pytest.mark.parametrize(("name", "suffix"), FILES)
 def test_files_give_the_same_network(name, suffix, tmp_path):
     path = tmp_path / f"model{suffix}"
     zoo_model(name).save(path)
@@ -79,7 +86,7 @@ def test_refusals_name_the_layer_the_reason_and_the_remedy(name):
 def test_the_reference_gives_every_prefix():
     """Also of a model that gives its last output only, over more timesteps than it was built for."""
     name = "tutorial_stacked"
-    xs = zoo_inputs(name, 40, 9)
+    xs = zoo_inputs(name, 14, 9)
     ys = read_keras(zoo_model(name)).reference(xs)
     import keras
 

@@ -75,7 +75,7 @@ MODELS = {
     f.__name__: f
     for f in (bidirectional, last, convolution, causal, backwards, masked, time_distributed, functional, normalized)
 }
-QUICK = ("bidirectional", "time_distributed")
+QUICK = ("time_distributed",)
 
 
 @cache
@@ -202,7 +202,9 @@ def test_the_same_model_gives_the_same_bytes(name, convert):
     assert convert(model(name)) == first
 
 
-@pytest.mark.parametrize("convert", [keras_to_onnx_sequence, keras_to_tflite_sequence])
+@pytest.mark.parametrize(
+    "convert", [pytest.param(keras_to_onnx_sequence, marks=pytest.mark.slow), keras_to_tflite_sequence]
+)
 def test_what_the_converters_get_wrong_is_refused(convert):
     import keras
 

@@ -17,9 +17,10 @@ from edgelstm.runtime import load
 from edgelstm.runtime.serial_port import _SILENCE
 
 from tests.engine.toolchain import require
+from tests.runtime.command_line import COMMAND, call, refused
 from tests.runtime.mosquitto import Mosquitto, Peer
-from tests.runtime.served import COMMAND, Served, refused
-from tests.runtime.test_run_command import call, csv, numbers
+from tests.runtime.served import Served
+from tests.runtime.test_run_command import csv, numbers
 from tests.waiting import until
 
 

@@ -133,6 +133,7 @@ def test_inspect_what_is_not_there(tmp_path):
 # ---- bench ----
 
 
+@pytest.mark.slow
 def test_bench_measures_every_artifact_beside_the_bare_call(bundle):
     shown = json.loads(call("bench", bundle, "--steps", 400, "--no-start", "--json").out)
     rows = {(m["artifact"], m["backend"]): m for m in shown["artifacts"]}
