@@ -211,7 +211,7 @@ def test_a_state_folder_serves_one_process_and_one_model(bundle, broker, xs):
         peer.close()
         served.end()
     assert "of another model" in refused(bundle, *where, *state, "--backend", "tflite")
-    assert "with window" in refused(bundle, *where, *state, "--window", 3)
+    assert "answers on the last 3 inputs" in refused(bundle, *where, *state, "--window", 3)
 
 
 @pytest.fixture(scope="module")
