@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shlex
 import shutil
@@ -97,9 +98,11 @@ class Service:
         until(lambda: len(self._lines()) >= count, f"{count} answers of {self.unit}")
         return np.loadtxt(self._lines(), delimiter=",", ndmin=2)
 
-    def saved(self) -> int:
-        """Timesteps that its state has seen: a number at byte 34 of a snapshot."""
-        return int(self.board.ssh(f"od -A n -t u8 -j 34 -N 8 {self.state}/stream"))
+    def saved(self, bundle: Path) -> int:
+        """Timesteps that its saved state has seen."""
+        stream = load(bundle).stream()
+        stream.restore(base64.b64decode(self.board.ssh(f"base64 {self.state}/stream")))
+        return stream.steps
 
     def _lines(self) -> list[str]:
         return self.board.ssh(f"cat {self.state}/out").splitlines()
@@ -177,7 +180,7 @@ def test_whatever_ends_it_it_goes_on(machine, bundle, wheels):
             service.board.ssh(f"cat > {path}", text(xs[20 * i : 20 * i + 20]))
             assert close(service.answers(20 * i + 20), want[: 20 * i + 20]), event
         for service in services:  # The state is saved behind the answer.
-            until(lambda at=service, all_=20 * i + 20: at.saved() == all_, f"{service.unit} has saved its state")
+            until(lambda at=service, all_=20 * i + 20: at.saved(bundle) == all_, f"{service.unit} has saved its state")
         if event == "reboot":
             machine.reboot()
         elif event == "pkill sleep":  # The end of the input.
