@@ -40,7 +40,7 @@ def streaming_of(network: Network, carry: bool = False, window: int | None = Non
     by_window = not carry and (window is not None or trained_so)
     if hop is not None and not by_window:
         raise InputError("a hop goes with a window, and this model's state is carried on; give the window as well")
-    chosen = Window(length or 1, 1 if hop is None else whole("hop", hop))  # Checks what was given.
+    chosen = Window(1 if length is None else length, 1 if hop is None else whole("hop", hop))  # Checks what was given.
     return Streaming(WINDOW, length, chosen.hop) if by_window else Streaming(CARRY, length)
 
 
