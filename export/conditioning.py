@@ -8,14 +8,13 @@ float32 does (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from ..runtime.golden import Golden
 from ..runtime.network import Activation, Dense, Network
-from ..runtime.parity import TOLERANCES, Parity, compare, least_of_an_output
+from ..runtime.parity import TOLERANCES, Parity, Tolerance, compare, least_of_an_output
 from .exact import Doubles, disturbance, in_float64, run
 
 # An export may be so many dB worse than Keras's own float32: the order of its sums is another.
@@ -30,14 +29,6 @@ _UNQUESTIONED = (TOLERANCES["float32"] + ALLOWANCE, least_of_an_output(TOLERANCE
 
 
 @dataclass(frozen=True)
-class Least:
-    """The least ratios, in dB, that an artifact must reach: of all outputs, and of the worst output's variation."""
-
-    snr_db: float
-    output_snr_db: float
-
-
-@dataclass(frozen=True)
 class Conditioning:
     """What float32 can give of a model on some inputs.
 
@@ -45,43 +36,35 @@ class Conditioning:
         keras: Keras's own float32 against the network in float64.
         snr_db: the same ratio as far as rounding explains it, in dB; exports are measured by this.
         output_snr_db: likewise of the worst output's variation.
+        probabilities: whether the outputs are probabilities, see `compare`.
     """
 
     keras: Parity
     snr_db: float
     output_snr_db: float
+    probabilities: bool = False
 
-    def least(self, precision: str, min_snr: float | None = None) -> Least:
+    def tolerance(self, precision: str, min_snr: float | None = None) -> Tolerance:
         """What an artifact of a precision must reach; `min_snr` in dB replaces the precision's own ratio."""
-        wanted = TOLERANCES[precision] if min_snr is None else min_snr
+        wanted = TOLERANCES[precision]
         least = min(wanted, self.snr_db - ALLOWANCE) if min_snr is None else min_snr
-        return Least(least, min(least_of_an_output(wanted), self.output_snr_db - ALLOWANCE))
+        of_an_output = min(least_of_an_output(wanted if min_snr is None else min_snr), self.output_snr_db - ALLOWANCE)
+        return Tolerance(least, of_an_output, self.probabilities)
 
 
-def conditioning(
-    network: Network,
-    sequences: Sequence[npt.NDArray[np.float32]],
-    expected: npt.NDArray[np.float32],
-    last_only: bool = False,
-) -> Conditioning:
-    """Measure what float32 can give of a network.
-
-    Args:
-        network: read from Keras.
-        sequences: each (T, features), run from zero state.
-        expected: Keras's outputs for every timestep of all sequences, one after the other, (sum of T, outputs); or
-            for each sequence's last timestep, (sequences, outputs).
-        last_only: whether it is the latter.
-    """
+def conditioning(network: Network, golden: Golden) -> Conditioning:
+    """Measure what float32 can give of a network on golden vectors, whose outputs are Keras's."""
     probabilities = gives_probabilities(network)
+    sequences = list(golden.sequences() if golden.window is None else golden.windows())
 
     def answers(double: Network) -> Doubles:
-        return np.concatenate([y[-1:] if last_only else y for y in run(double, sequences)])
+        rows = run(double, sequences)
+        return np.concatenate(rows if golden.window is None else [row[-1:] for row in rows])
 
     exact = answers(in_float64(network))
     if not np.isfinite(exact).all():  # Where Keras is finite, roundings explain nothing.
-        return Conditioning(compare(np.full_like(exact, np.nan), np.zeros_like(exact)), np.inf, np.inf)
-    keras = compare(expected, exact, probabilities)
+        return Conditioning(compare(np.full_like(exact, np.nan), np.zeros_like(exact)), np.inf, np.inf, probabilities)
+    keras = compare(golden.outputs, exact, probabilities)
     snr, of_an_output = keras.snr_db, keras.worst_output_snr_db
     if not keras.within(*_UNQUESTIONED):
         rng = np.random.default_rng(SEED)
@@ -89,7 +72,7 @@ def conditioning(
         draws = [compare(answers(other), exact, probabilities) for other in disturbed]
         snr = max(snr, min(draw.snr_db for draw in draws) - UNEXPLAINED)
         of_an_output = max(of_an_output, min(draw.worst_output_snr_db for draw in draws) - UNEXPLAINED)
-    return Conditioning(keras, snr, of_an_output)
+    return Conditioning(keras, snr, of_an_output, probabilities)
 
 
 def gives_probabilities(network: Network) -> bool:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from ..runtime.bundle import Golden
 from ..runtime.errors import UnsupportedModelError
-from ..runtime.network import Network
+from ..runtime.golden import Golden
+from ..runtime.network import Network, Reference
 from .conditioning import Conditioning, conditioning
 from .golden_inputs import LENGTHS, golden_inputs
 from .stability import runs_away
@@ -61,36 +60,32 @@ def proof_of(network: Network, calibration: npt.NDArray[np.float32] | None, wind
         if window is None:
             raise _growing(network, "states and outputs", calibration is None)
         golden = _golden(network, inputs, window, calibration is None)
-        return Proof(golden, _conditioning(network, golden), window, bounded=False)
+        return Proof(golden, conditioning(network, golden), window, bounded=False)
     golden = _golden(network, inputs, None, calibration is None)
-    measured = _conditioning(network, golden)
+    measured = conditioning(network, golden)
     if measured.snr_db >= HELD_SNR_DB:
         return Proof(golden, measured)
     length = max(LENGTHS) // 2
     while length >= SHORTEST:
         shorter = _golden(network, inputs, length, calibration is None)
-        held = _conditioning(network, shorter)
+        held = conditioning(network, shorter)
         if held.snr_db >= HELD_SNR_DB:
             if window is None:
-                return Proof(shorter, held, length, chaotic_beyond=length)
+                return Proof(shorter, held, chaotic_beyond=length)
             within = _golden(network, inputs, window, calibration is None)
-            return Proof(within, _conditioning(network, within), window, False, length)
+            return Proof(within, conditioning(network, within), window, False, length)
         length //= 2
     return Proof(golden, measured)  # It is not the length: float32 does not hold a single timestep.
 
 
 def _golden(network: Network, inputs: npt.NDArray[np.float32], longest: int | None, made_up: bool) -> Golden:
     starts = _starts(len(inputs), longest)
-    reference = _reference(network)
+    reference = reference_of(network)
     outputs = np.concatenate([reference(sequence) for sequence in np.split(inputs, starts[1:])]).astype(np.float32)
     early, largest = np.abs(outputs[:32]).max(), np.abs(outputs).max()
     if not largest <= RUNAWAY * max(early, 1e-3):
         raise _growing(network, f"outputs (up to {largest:.2g})", made_up)
     return Golden(inputs, outputs, starts)
-
-
-def _conditioning(network: Network, golden: Golden) -> Conditioning:
-    return conditioning(network, list(golden.sequences()), golden.outputs)
 
 
 def _growing(network: Network, what: str, made_up: bool) -> UnsupportedModelError:
@@ -103,7 +98,12 @@ def _growing(network: Network, what: str, made_up: bool) -> UnsupportedModelErro
     )
 
 
-def _reference(network: Network) -> Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]:
+def reference_of(network: Network) -> Reference:
+    """Keras itself, as the network's reference.
+
+    Raises:
+        UnsupportedModelError: the network did not come from Keras.
+    """
     if network.reference is None:
         raise UnsupportedModelError(
             f"{network.name}: the network has no reference to prove its exports against; read it with read_keras"

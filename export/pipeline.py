@@ -6,38 +6,42 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import numpy.typing as npt
 
 from ..runtime import elm
-from ..runtime.backends import open_artifact
-from ..runtime.bundle import Artifact, Bundle, File, Golden, Manifest, write_bundle
-from ..runtime.errors import InputError, ParityError, UnsupportedModelError
+from ..runtime.backends import Opened, open_artifact
+from ..runtime.bundle import Bundle, write_bundle
+from ..runtime.errors import BackendUnavailableError, InputError, ParityError, UnsupportedModelError
+from ..runtime.golden import Golden
+from ..runtime.manifest import FORMATS, GRAPHS, Artifact, File, Manifest
 from ..runtime.model import replay
 from ..runtime.network import Network
-from ..runtime.parity import TOLERANCES, Parity, compare
+from ..runtime.parity import TOLERANCES, Parity, Tolerance, least_of_an_output
 from ..runtime.sequence import replay_sequences
 from ..runtime.stream import Stream
+from ..runtime.streaming import Streaming
 from ..runtime.tflite_metadata import METADATA_NAME
 from .calibration import Ranges, as_sequences, observe_ranges
+from .conditioning import conditioning
 from .description import describe
-from .golden import golden_vectors, longest_sequence
+from .golden import proof_of
 from .to_native import native_step_file
 from .to_tflite import INTEGER_PRECISIONS, tflite_sequence_graph, tflite_step_graph
+from .travelling import limit_for, shortened
 from .unstreamable import UnstreamableModel
+from .windows import streaming_of, window_golden_vectors, with_distance
 
 if TYPE_CHECKING:
     from keras import Model as KerasModel
 
-FORMATS = ("tflite", "onnx", "native")
 SUFFIXES = {"native": "elm"}
 PRECISIONS = tuple(TOLERANCES)
-GRAPHS = ("step", "sequence")
-_NETWORK = "model.float32.elm"  # In every bundle of a model that can be streamed, asked for or not.
 _PACKAGES = ("edgelstm", "keras", "tensorflow", "ai-edge-litert", "onnx", "onnxruntime", "tf2onnx", "numpy")
 
 
@@ -73,19 +77,29 @@ class Target:
         return f"{self.format} {self.precision}" + ("" if self.graph == "step" else f" ({self.graph})")
 
 
+# In every bundle of a model that can be streamed, asked for or not: it runs wherever NumPy does.
+NETWORK = Target("native", "step", "float32")
+
+
 @dataclass(frozen=True)
 class Result:
     """An artifact that was made and replayed."""
 
     target: Target
     content: bytes
+    answers: npt.NDArray[np.float32]
     parity: Parity
-    min_snr_db: float
+    tolerance: Tolerance
+
+    @property
+    def min_snr_db(self) -> float:
+        """The least ratio."""
+        return self.tolerance.snr_db
 
     @property
     def passed(self) -> bool:
         """Whether it computes what Keras computes, within its tolerance."""
-        return self.parity.within(self.min_snr_db)
+        return self.tolerance.met_by(self.parity)
 
 
 def targets(
@@ -122,6 +136,8 @@ def export(
     features: Sequence[str] | None = None,
     outputs: Sequence[str] | None = None,
     window: int | None = None,
+    hop: int | None = None,
+    carry: bool = False,
     training: Mapping[str, Any] | None = None,
     min_snr: float | None = None,
     keep_going: bool = False,
@@ -142,8 +158,12 @@ def export(
         name: what to call the model; by default what Keras or the file calls it.
         features: names of the inputs.
         outputs: names of the outputs.
-        window: timesteps that the model was trained on at a time; by default the fixed length of its input. Where
-            its outputs grow without bound beyond that, it is calibrated and proved on sequences of that length only.
+        window: timesteps that the model was trained on at a time; by default the fixed length of its input. Where it is
+            given, the model streams by this window: each answer is Keras's on the last `window` inputs. So it does by
+            default, where its input has a fixed length and it gives one answer for that.
+        hop: by window, timesteps between two answers; 1 by default.
+        carry: carry the state on all the same. Where it grows without bound beyond the window, the model is calibrated
+            and proved on sequences of that length only.
         training: what else training knows, kept in the manifest.
         min_snr: least signal-to-noise ratio in dB, in place of each precision's own.
         keep_going: leave out what fails instead of writing no bundle.
@@ -161,8 +181,6 @@ def export(
         BackendUnavailableError: an artifact cannot be replayed because its runtime is not installed.
     """
     wanted, _ = targets(formats, precisions, graphs)
-    if window is not None and window < 1:
-        raise InputError(f"a window has at least 1 timestep, not {window}")
     if min_snr is not None and math.isnan(min_snr):
         raise InputError("the least signal-to-noise ratio is a number of dB, not NaN")
     if isinstance(source, Network):
@@ -181,15 +199,18 @@ def export(
                 wanted,
                 features,
                 outputs,
-                window,
                 training,
                 min_snr,
                 keep_going,
                 report,
             )
     data = None if calibration is None else as_sequences(calibration, network.features)
-    window = window or network.window
-    longest = longest_sequence(network, data, window)
+    streaming = streaming_of(network, carry, window, hop)
+    proof = proof_of(network, data, streaming.window)
+    streaming = with_distance(replace(streaming, bounded=proof.bounded), network, data)
+    if streaming.default is not None:
+        golden = window_golden_vectors(network, data, streaming.default)
+        proof = replace(proof, golden=golden, conditioning=conditioning(network, golden), longest=streaming.window)
     ranges: Ranges | None = None
     if integer := sorted({t.precision for t in wanted if t.calibrated}):
         if data is None:
@@ -198,20 +219,26 @@ def export(
                 f"tflite {' and '.join(integer)} {verb} calibration data to find the ranges of the model's values: "
                 "representative inputs as .npy, .npz or .csv (--calibration FILE)"
             )
-        ranges = observe_ranges(network, data, longest)
-    golden = golden_vectors(network, data, longest)
-    manifest = _manifest(network.name, network.features, network.outputs, features, outputs, window, training)
-    manifest = replace(manifest, layers=describe(network), parameters=network.parameters, carries_state=longest is None)
+        ranges = observe_ranges(network, data, proof.longest)
+    manifest = _manifest(network.name, network.features, network.outputs, features, outputs, streaming, training)
+    manifest = replace(
+        manifest,
+        layers=describe(network),
+        parameters=network.parameters,
+        keras_float32=proof.conditioning.keras,
+        chaotic_beyond=proof.chaotic_beyond,
+        probabilities=proof.conditioning.probabilities,
+    )
     results: list[Result] = []
     # An ONNX step graph takes whole sequences as well, so it stands for both.
-    steps = [replace(target, graph="step") if target.format == "onnx" else target for target in wanted]
+    steps = [replace(target, graph="step") if target.format == "onnx" else target for target in (*wanted, NETWORK)]
     for target in dict.fromkeys(steps):
         content = _content(network, target, manifest, ranges, legacy_tflite)
-        results.append(Result(target, content, _parity(target, content, network, golden), _least(target, min_snr)))
+        tolerance = proof.conditioning.tolerance(target.precision, min_snr)
+        results.append(_replayed(target, content, network, proof.golden, tolerance))
         if report is not None:
             report(results[-1])
-    native = Target("native", "step", "float32")
-    return _write(path, manifest, results, golden, _content(network, native, manifest, None, False), keep_going)
+    return _write(path, manifest, results, proof.golden, keep_going, data is None)
 
 
 def _export_unstreamable(
@@ -220,23 +247,24 @@ def _export_unstreamable(
     wanted: Sequence[Target],
     features: Sequence[str] | None,
     outputs: Sequence[str] | None,
-    window: int | None,
     training: Mapping[str, Any] | None,
     min_snr: float | None,
     keep_going: bool,
     report: Callable[[Result], None] | None,
 ) -> Bundle:
     golden = model.golden()
-    manifest = _manifest(model.name, model.features, model.outputs, features, outputs, window, training)
-    manifest = replace(manifest, streamable=False, layers=model.layers, parameters=model.parameters)
+    manifest = _manifest(model.name, model.features, model.outputs, features, outputs, None, training)
+    manifest = replace(manifest, layers=model.layers, parameters=model.parameters, probabilities=model.probabilities)
     results: list[Result] = []
     for target in dict.fromkeys(wanted):
         content = model.convert(target.format)
-        parity = compare(replay_sequences(target.format, content, target.file, golden), golden.outputs)
-        results.append(Result(target, content, parity, _least(target, min_snr)))
+        answers = replay_sequences(target.format, content, target.file, golden)
+        least = TOLERANCES[target.precision] if min_snr is None else min_snr
+        tolerance = Tolerance(least, least_of_an_output(least), model.probabilities)
+        results.append(Result(target, content, answers, tolerance.compare(answers, golden.outputs), tolerance))
         if report is not None:
             report(results[-1])
-    return _write(path, manifest, results, golden, None, keep_going)
+    return _write(path, manifest, results, golden, keep_going, True)
 
 
 def _content(network: Network, target: Target, manifest: Manifest, ranges: Ranges | None, legacy_tflite: bool) -> bytes:
@@ -244,7 +272,7 @@ def _content(network: Network, target: Target, manifest: Manifest, ranges: Range
         "name": manifest.name,
         "features": manifest.features,
         "outputs": manifest.outputs,
-        "window": manifest.window,
+        "streaming": None if manifest.streaming is None else asdict(manifest.streaming),
         "layers": manifest.layers,
         "parameters": manifest.parameters,
         "graph": target.graph,
@@ -261,14 +289,25 @@ def _content(network: Network, target: Target, manifest: Manifest, ranges: Range
     return tflite_step_graph(network, target.precision, description, ranges, legacy_tflite)
 
 
-def _parity(target: Target, content: bytes, network: Network, golden: Golden) -> Parity:
-    if target.graph == "step":
-        session = open_artifact(target.format, content, target.file).session()
-        return compare(replay(Stream(session, b"", network.name), golden), golden.outputs)
+def _replayed(target: Target, content: bytes, network: Network, golden: Golden, tolerance: Tolerance) -> Result:
     expected = golden.outputs
-    if not network.return_sequences:
-        expected = expected[[*(s - 1 for s in golden.starts[1:]), -1]]
-    return compare(replay_sequences(target.format, content, target.file, golden), expected)
+    if target.graph == "step":
+        answers = replay(Stream(_opened(target, content), b"", network.name, golden.window), golden)
+    else:
+        answers = replay_sequences(target.format, content, target.file, golden)
+        if not network.return_sequences and golden.window is None:
+            expected = expected[[*(s - 1 for s in golden.starts[1:]), -1]]
+    return Result(target, content, answers, tolerance.compare(answers, expected), tolerance)
+
+
+def _opened(target: Target, content: bytes) -> Opened:
+    """On the engine, or, where it was not built, on NumPy, which reads the same file."""
+    try:
+        return open_artifact(target.format, content, target.file)
+    except BackendUnavailableError:
+        if target.format != "native":
+            raise
+        return open_artifact("numpy", content, target.file)
 
 
 def _manifest(
@@ -277,20 +316,18 @@ def _manifest(
     outputs: int,
     feature_names: Sequence[str] | None,
     output_names: Sequence[str] | None,
-    window: int | None,
+    streaming: Streaming | None,
     training: Mapping[str, Any] | None,
 ) -> Manifest:
     return Manifest(
         name=re.sub(r"[^\w.-]+", "_", name),
         features=_names("features", feature_names, features, "x"),
         outputs=_names("outputs", output_names, outputs, "y"),
-        streamable=True,
-        window=window,
+        streaming=streaming,
         layers=(),
         parameters=0,
         artifacts=(),
-        network=None,
-        golden=File("golden.npz", 0, ""),
+        golden=File("golden.npz", 0, "0" * 64),
         training=dict(training or {}),
         versions={package: version for package in _PACKAGES if (version := _version(package))},
     )
@@ -305,30 +342,24 @@ def _names(what: str, given: Sequence[str] | None, count: int, stem: str) -> tup
     return names
 
 
-def _least(target: Target, min_snr: float | None) -> float:
-    return TOLERANCES[target.precision] if min_snr is None else min_snr
-
-
 def _write(
     path: str | Path,
     manifest: Manifest,
     results: Sequence[Result],
     golden: Golden,
-    network: bytes | None,
     keep_going: bool,
+    made_up: bool,
 ) -> Bundle:
     passed = [result for result in results if result.passed]
     failed = [result for result in results if not result.passed]
     if failed and not (keep_going and passed):
-        worst = "; ".join(f"{r.target}: {r.parity.shortfall(r.min_snr_db, manifest.outputs)}" for r in failed)
+        worst = "; ".join(f"{r.target}: {r.tolerance.shortfall(r.parity, manifest.outputs)}" for r in failed)
         raise ParityError(
-            f"{manifest.name}: not within tolerance of Keras, so no bundle is written: {worst}. Leave these out, "
-            "pass --keep-going to write the others, or --min-snr to accept less",
+            f"{manifest.name}: not within tolerance of Keras, so no bundle is written: {worst}. {_remedies(made_up)}",
             tuple(results),
         )
+    golden = _travelling(golden, passed)
     files = {r.target.file: r.content for r in passed} | {"golden.npz": golden.to_bytes()}
-    if network is not None:
-        files[_NETWORK] = network
     manifest = replace(
         manifest,
         artifacts=tuple(
@@ -338,14 +369,36 @@ def _write(
                 graph=r.target.graph,
                 precision=r.target.precision,
                 parity=r.parity,
-                min_snr_db=r.min_snr_db,
+                min_snr_db=r.tolerance.snr_db,
+                min_output_snr_db=r.tolerance.output_snr_db,
             )
             for r in passed
         ),
-        network=None if network is None else File.of(_NETWORK, network),
         golden=File.of("golden.npz", files["golden.npz"]),
     )
     return write_bundle(path, manifest, files)
+
+
+def _remedies(made_up: bool) -> str:
+    remedies = "Leave these out, pass --keep-going to write the others, or --min-snr to accept less"
+    if not made_up:
+        return remedies
+    return (
+        "The inputs were made up and may be unlike those that the model was trained on: pass recorded ones first "
+        f"(--calibration FILE). If it still fails: {remedies[0].lower()}{remedies[1:]}"
+    )
+
+
+def _travelling(golden: Golden, passed: Sequence[Result]) -> Golden:
+    """The part of the golden vectors that the bundle carries: one on which everything that passed on all passes."""
+    limit = limit_for(min(len(r.content) for r in passed))
+    found = shortened(golden, limit)
+    for result in passed:
+        if len(result.answers) != len(golden.outputs):
+            continue  # Answers at the ends of sequences only: another file answers there too.
+        if not result.tolerance.met_by(result.tolerance.compare(result.answers[found.rows], found.golden.outputs)):
+            return golden
+    return found.golden
 
 
 def _version(package: str) -> str | None:

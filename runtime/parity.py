@@ -69,6 +69,33 @@ class Parity:
         return {key: value if math.isfinite(value) else None for key, value in asdict(self).items()}
 
 
+@dataclass(frozen=True)
+class Tolerance:
+    """How far answers may be from Keras's.
+
+    Attributes:
+        snr_db: the least ratio.
+        output_snr_db: the least ratio of the worst output's variation.
+        probabilities: whether the outputs are probabilities, see `compare`.
+    """
+
+    snr_db: float
+    output_snr_db: float
+    probabilities: bool = False
+
+    def compare(self, actual: npt.ArrayLike, expected: npt.ArrayLike) -> Parity:
+        """Compare (T, outputs) with (T, outputs)."""
+        return compare(actual, expected, self.probabilities)
+
+    def met_by(self, parity: Parity) -> bool:
+        """Whether both ratios are large enough."""
+        return parity.within(self.snr_db, self.output_snr_db)
+
+    def shortfall(self, parity: Parity, outputs: Sequence[str]) -> str:
+        """What is not, in words; `outputs` are their names."""
+        return parity.shortfall(self.snr_db, outputs, self.output_snr_db)
+
+
 def least_of_an_output(least: float) -> float:
     """The least ratio of a single output's variation that goes with a least ratio of all outputs."""
     return min(least, max(least - WORST_OUTPUT_ALLOWANCE, WORST_OUTPUT_LEAST))
