@@ -12,13 +12,11 @@ from ..runtime.golden import Golden
 from ..runtime.network import Network, Reference
 from .conditioning import Conditioning, conditioning
 from .golden_inputs import LENGTHS, golden_inputs
-from .stability import runs_away
+from .stability import RUNAWAY, runs_away
 
 # Where float32 cannot give so many dB over the whole length, shorter sequences are what can be proved.
 HELD_SNR_DB = 60.0
 SHORTEST = 4
-# So many times larger than its first answers, no model's outputs become that has a use.
-RUNAWAY = 1e9
 
 
 @dataclass(frozen=True)
@@ -56,45 +54,47 @@ def proof_of(network: Network, calibration: npt.NDArray[np.float32] | None, wind
             has no window.
     """
     inputs = golden_inputs(network, calibration, window)
-    if runs_away(network, inputs[: max(LENGTHS)]):
-        if window is None:
-            raise _growing(network, "states and outputs", calibration is None)
-        golden = _golden(network, inputs, window, calibration is None)
-        return Proof(golden, conditioning(network, golden), window, bounded=False)
-    golden = _golden(network, inputs, None, calibration is None)
+    golden = None if runs_away(network, inputs) else _golden(network, inputs, None)
+    if golden is None:
+        within = None if window is None else _golden(network, inputs, window)
+        if within is None:
+            raise _growing(network, window, calibration is None)
+        return Proof(within, conditioning(network, within), window, bounded=False)
     measured = conditioning(network, golden)
     if measured.snr_db >= HELD_SNR_DB:
         return Proof(golden, measured)
     length = max(LENGTHS) // 2
     while length >= SHORTEST:
-        shorter = _golden(network, inputs, length, calibration is None)
-        held = conditioning(network, shorter)
-        if held.snr_db >= HELD_SNR_DB:
-            if window is None:
+        shorter = _golden(network, inputs, length)
+        held = None if shorter is None else conditioning(network, shorter)
+        if shorter is not None and held is not None and held.snr_db >= HELD_SNR_DB:
+            within = None if window is None else _golden(network, inputs, window)
+            if within is None:
                 return Proof(shorter, held, chaotic_beyond=length)
-            within = _golden(network, inputs, window, calibration is None)
             return Proof(within, conditioning(network, within), window, False, length)
         length //= 2
     return Proof(golden, measured)  # It is not the length: float32 does not hold a single timestep.
 
 
-def _golden(network: Network, inputs: npt.NDArray[np.float32], longest: int | None, made_up: bool) -> Golden:
+def _golden(network: Network, inputs: npt.NDArray[np.float32], longest: int | None) -> Golden | None:
+    """Sequences of at most `longest` timesteps with Keras's outputs; None where these grow beyond all use."""
     starts = _starts(len(inputs), longest)
     reference = reference_of(network)
     outputs = np.concatenate([reference(sequence) for sequence in np.split(inputs, starts[1:])]).astype(np.float32)
     early, largest = np.abs(outputs[:32]).max(), np.abs(outputs).max()
-    if not largest <= RUNAWAY * max(early, 1e-3):
-        raise _growing(network, f"outputs (up to {largest:.2g})", made_up)
-    return Golden(inputs, outputs, starts)
+    return Golden(inputs, outputs, starts) if largest <= RUNAWAY * max(early, 1e-3) else None
 
 
-def _growing(network: Network, what: str, made_up: bool) -> UnsupportedModelError:
-    remedy = "if it was trained on windows of some timesteps, say how many (--window T)"
+def _growing(network: Network, window: int | None, made_up: bool) -> UnsupportedModelError:
+    remedies = (
+        [] if window is not None else ["if it was trained on windows of some timesteps, say how many (--window T)"]
+    )
     if made_up:
-        remedy += ", or give inputs like those it will see (--calibration FILE)"
+        remedies.append("give inputs like those it will see (--calibration FILE)")
+    where = "as the state is carried on" if window is None else f"within {window} timesteps"
     return UnsupportedModelError(
-        f"{network.name}: Keras's own {what} grow without bound as the state is carried on; check the model's weights, "
-        f"and {remedy}"
+        f"{network.name}: Keras's own states or outputs grow without bound {where}; "
+        f"{', or '.join([*remedies, 'check the weights'])}"
     )
 
 

@@ -15,14 +15,14 @@ import numpy.typing as npt
 from ..runtime.network import GRU, LSTM, Affine, Layer, Masking, Network, SimpleRNN, State
 from ..runtime.parity import compare
 from .exact import Doubles, disturbance, in_float64, run
-from .stability import bounded_cells, runs_away
+from .stability import RUNAWAY, bounded_cells, runs_away
 
 # Lengths of the sequences, each from a reset: one long enough for an error to build up, and ever shorter ones.
 LENGTHS = (512, 256, 128, 64, 32, 16, 8, 4, 3, 1, 1)
 MASKED_FRACTION = 0.05
 SEED = 20240229
 # How much stronger or weaker than usual made-up inputs may be, the first that suits the model first.
-STRENGTHS = (1.0, 0.25, 4.0, 0.0625, 16.0, 2.0**-6, 64.0, 2.0**-8, 256.0, 2.0**-10, 1024.0)
+STRENGTHS = (1.0, 0.5, 0.25, 4.0, 0.125, 0.0625, 16.0, 2.0**-6, 64.0, 2.0**-8, 256.0, 2.0**-10, 1024.0)
 # The share of gates that should be neither open nor shut for good, and how far their sums move then.
 AT_WORK, MOVES = 0.25, 0.05
 # What a disturbance of the weights by float32's rounding should leave of the outputs of cells without bounds, in dB.
@@ -47,7 +47,7 @@ def golden_inputs(
     if calibration is None:
         made_up = synthetic_inputs(rng, sum(lengths), network.features)
         hidden = rng.random(len(made_up)) < MASKED_FRACTION
-        strength = _strength(network, made_up, window)
+        strength = _strength(network, np.split(made_up, np.cumsum(lengths)[:-1]), window)
         return raw_inputs(network.layers, strength * made_up, hidden).astype(np.float32)
     inputs = _drawn(rng, calibration, lengths)
     if network.mask_value is not None:
@@ -137,39 +137,42 @@ def _drawn(rng: np.random.Generator, calibration: npt.NDArray[np.float32], lengt
     return np.concatenate(runs).astype(np.float64)
 
 
-def _strength(network: Network, z: Doubles, window: int | None) -> float:
-    """Of STRENGTHS, the first at which the model works, or else the one at which it works best."""
-    shown = np.zeros(len(z), np.bool_)  # A masked timestep shows nothing of the model.
+def _strength(network: Network, z: Sequence[Doubles], window: int | None) -> float:
+    """Of STRENGTHS, the first at which the model works on these sequences, or else the one at which it works best."""
     double = in_float64(network)
-    longest = window or max(LENGTHS)
 
-    def sequences(strength: float) -> list[Doubles]:
-        raw = raw_inputs(network.layers, strength * z[: max(LENGTHS)], shown)
-        return np.split(raw, range(longest, len(raw), longest))
+    def inputs(strength: float, longest: int | None) -> list[Doubles]:
+        # No timestep is masked: it would show nothing of the model.
+        raw = [raw_inputs(network.layers, strength * part, np.zeros(len(part), np.bool_)) for part in z]
+        return [part[t : t + (longest or len(part))] for part in raw for t in range(0, len(part), longest or len(part))]
 
     if bounded_cells(network):
-        works = 0.0
-        best = STRENGTHS[0]
+        best, most = 1.0, 0.0
         for strength in STRENGTHS:
-            found = _share_at_work(double, sequences(strength))
-            if found >= AT_WORK:
+            works = _share_at_work(double, inputs(strength, window))
+            if works >= AT_WORK:
                 return strength
             # Another strength must be worth it: what saturates whatever comes in does so by its biases.
-            if found > 2 * works:
-                works, best = found, strength
+            if works > 2 * most:
+                best, most = strength, works
         return best
     disturbed = in_float64(network, disturbance(np.random.default_rng(SEED)))
-    best, calmest = STRENGTHS[0], -np.inf
-    for strength in [s for s in STRENGTHS if s <= 1]:
-        parts = sequences(strength)
-        if window is None and runs_away(network, np.concatenate(parts).astype(np.float32)):
-            continue
-        exact, other = (np.concatenate(run(net, parts)) for net in (double, disturbed))
-        calm = compare(other, exact).snr_db if np.isfinite(exact).all() else -np.inf
-        if calm >= CALM_SNR_DB:
-            return strength
-        if calm > calmest:
-            best, calmest = strength, calm
+    weaker = [strength for strength in STRENGTHS if strength <= 1]
+    best, calmest = 1.0, -np.inf
+    # First as a stream that goes on. Inputs as weak as it takes are no reason to carry on what has a window.
+    for longest, strengths in ((None, weaker if window is None else weaker[:3]), (window, weaker)):
+        for strength in strengths:
+            parts = inputs(strength, longest)
+            exact, other = (np.concatenate(run(each, parts)) for each in (double, disturbed))
+            grows = not np.abs(exact).max() <= RUNAWAY * max(np.abs(exact[:32]).max(), 1e-3)
+            calm = -np.inf if grows else compare(other, exact).snr_db
+            stays = longest is not None or (calm > calmest and not runs_away(network, np.concatenate(parts)))
+            if calm >= CALM_SNR_DB and stays:
+                return strength
+            if calm > calmest and stays and longest == window:
+                best, calmest = strength, calm
+        if window is None:
+            break
     return best
 
 

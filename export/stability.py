@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -23,7 +25,7 @@ _GATES = {"sigmoid", "hard_sigmoid", "hard_sigmoid_keras2", "sparse_sigmoid", "s
 _BOUNDED = _GATES | {"tanh", "hard_tanh", "softsign"}
 
 
-def runs_away(network: Network, inputs: npt.NDArray[np.float32]) -> bool:
+def runs_away(network: Network, inputs: npt.NDArray[np.floating[Any]]) -> bool:
     """Whether the states or outputs of a network grow without end, faster than anything that sums up its inputs.
 
     Cells of bounded activations never do: their states lie in [-1, 1], but for an LSTM's c, which grows by at most 1
