@@ -33,7 +33,7 @@ class Fleet:
         self, opened: Opened, streams: int, fingerprint: bytes, name: str, window: Window | None = None
     ) -> None:
         if not 1 <= streams <= MAX_STREAMS:
-            raise InputError(f"{name}: a fleet has 1 to {MAX_STREAMS:,} streams, not {streams}")
+            raise InputError(f"{name}: a fleet has at least 1 stream, and {MAX_STREAMS:,} at most, not {streams}")
         self._features, self._outputs = opened.features, opened.outputs
         self._fingerprint = fingerprint
         self._name = name

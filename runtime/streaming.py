@@ -31,7 +31,7 @@ class Window:
     def __post_init__(self) -> None:
         for what, value in (("window", self.timesteps), ("hop", self.hop)):
             if not 1 <= value <= MAX_TIMESTEPS:
-                raise InputError(f"a {what} has 1 to {MAX_TIMESTEPS:,} timesteps, not {value}")
+                raise InputError(f"a {what} has at least 1 timestep, and {MAX_TIMESTEPS:,} at most, not {value}")
 
     @property
     def in_flight(self) -> int:

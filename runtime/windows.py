@@ -86,10 +86,10 @@ class Windows:
             for x in xs[skipped:]:
                 self._keep(0, x)
             return count
-        steps, recent, count = int(self.steps[0]), self.recent(0), 0
+        steps, recent, count, spare = int(self.steps[0]), self.recent(0), 0, np.empty(self._outputs, np.float32)
         try:
             for x in xs:
-                count += self.step(x, ys[min(count, len(ys) - 1)])
+                count += self.step(x, ys[count] if count < len(ys) else spare)
         except BaseException:
             self.restore(0, steps, recent)
             raise

@@ -26,6 +26,7 @@ def model():
 
     from tests.zoo import with_large_weights
 
+    keras.utils.set_random_seed(2024)
     layers = keras.layers
     made = keras.Sequential(
         [keras.Input((None, FEATURES)), layers.LSTM(32, return_sequences=True, name="lstm"), layers.Dense(4)]
