@@ -26,6 +26,8 @@ def refused_folder(path: Path) -> InputError | UnsupportedModelError:
     """The error for a folder."""
     if is_saved_model(path):
         return UnsupportedModelError(f"{path}: is a SavedModel, {_NO_LAYERS}")
+    if (path / "manifest.json").is_file():
+        return InputError(f"{path}: is an EdgeLSTM bundle, already exported; {_PASS_KERAS}")
     try:
         inside = sorted(path.iterdir())
     except OSError as error:
