@@ -55,10 +55,7 @@ def chain_of(model: Any, within: str = "") -> tuple[Call, ...]:
         call = Call(operation, path, tuple(first.shape), tuple(node.output_tensors[0].shape))
         source = _single_input(node, graph, call)
         if position != 0:
-            raise call.refused(
-                f"the model goes on from its output number {position}, a state",
-                "use its first output, which is the same value as the state h of the last timestep",
-            )
+            raise _refused_state(call, position)
         calls[:0] = chain_of(operation, f"{path}/") if isinstance(operation, keras.Model) else [call]
         tensor = source
     return tuple(calls)
@@ -71,7 +68,7 @@ def _single_input(node: Any, graph: Any, call: Call) -> Any:
         raise call.refused("is called with training=True, so its output is random", "call it without `training`")
     if initial_state(node) is not None:
         raise call.refused(
-            "is given an initial_state by another layer, and a stream starts from zeros",
+            "is given an initial_state by the model, and a stream starts from zeros",
             SEQUENCE_HINT,
         )
     mask = arguments.get("mask")
@@ -90,6 +87,16 @@ def _single_input(node: Any, graph: Any, call: Call) -> Any:
             "put a Masking layer first in the model and leave the mask to Keras",
         )
     return tensors[0]
+
+
+def _refused_state(call: Call, position: int) -> UnsupportedModelError:
+    """The error where a model goes on from a state that a recurrent layer gives."""
+    reason = f"the model goes on from its output number {position}, a state"
+    cells = getattr(getattr(call.layer, "cell", None), "cells", ())
+    if position == 1 and not cells:
+        same = "use its first output" if not call.layer.return_sequences else "set return_sequences=False"
+        return call.refused(reason, f"{same}, which is the same value as the state h of the last timestep")
+    return call.refused(reason, SEQUENCE_HINT)
 
 
 def _is_implicit_mask(mask: Any, tensor: Any, graph: Any) -> bool:

@@ -182,7 +182,8 @@ def _load_keras3(keras: Any, path: Path) -> Any:
 def _load_keras2(path: Path, version: str, config: dict[str, Any], weights: Path, numbers: int) -> Any:
     if _major(version) < 2:
         raise UnsupportedModelError(
-            f"{path}: was written by Keras {version}, which is too old; load and save it again with Keras 2"
+            f"{path}: was written by Keras {version}, which is too old; build the same layers in Keras 3 and copy "
+            "the weights"
         )
     try:
         upgraded = upgrade_config(config, str(path))
@@ -216,10 +217,12 @@ def _guarded(path: Path, version: str, build: Callable[[Any], Any]) -> Any:
     except Exception as error:
         reason = " ".join(str(error).split())
         if isinstance(error, (OSError, KeyError)) or ("layer" in reason.lower() and "weight" in reason):
-            raise InputError(f"{path}: its weights are damaged or do not fit its layers ({reason[:300]})") from error
+            raise InputError(
+                f"{path}: its weights are damaged or do not fit its layers ({reason[:300]}); {_COPY}"
+            ) from error
         raise UnsupportedModelError(
-            f"{path}: Keras {keras.__version__} cannot rebuild this model of Keras {version} ({reason[:300]}); load it "
-            "in Python and pass the keras.Model"
+            f"{path}: Keras {keras.__version__} cannot rebuild this model of Keras {version} ({reason[:300]}); "
+            "build it in Python, call model.load_weights(...) with this file, and pass the keras.Model"
         ) from error
 
 

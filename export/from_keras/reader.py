@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ...runtime import network as net
 from ...runtime.errors import UnsupportedModelError
-from .call import Call
+from .call import SEQUENCE_HINT, Call
 from .chain import chain_of
 from .ends import check_ends, check_input, graph_of
 from .file import load
@@ -59,7 +59,7 @@ def read_keras(source: str | Path | keras.Model, name: str | None = None) -> net
     if not network.recurrent_layers:
         raise UnsupportedModelError(
             f'model "{network.name}" has no recurrent layer, so there is no state to carry and nothing to stream; '
-            "convert it with TensorFlow's own converter, or add an LSTM, GRU or SimpleRNN layer"
+            f"train it with an LSTM, GRU or SimpleRNN layer, or {SEQUENCE_HINT}"
         )
     return replace(network, reference=KerasReference(loaded.model, calls, network.mask_value))
 
