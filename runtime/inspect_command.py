@@ -15,6 +15,7 @@ from .streaming import WINDOW
 from .table import table
 from .tflite_metadata import METADATA_NAME
 
+INTEGER_STATES = ("int8", "int16x8")
 HELP = "show layers, states, artifacts and parity of a bundle or an exported file"
 
 
@@ -52,6 +53,7 @@ def describe_file(path: Path, allowed_signers: Path | None) -> dict[str, Any]:
         "streaming": asdict(model.streaming),
         "states": list(model.state_names),
         "state_bytes": model.state_bytes,
+        "state_dtype": "integers" if model.format == "tflite" and model.precision in INTEGER_STATES else "float32",
         "artifacts": [{"artifact": f"{model.format} {model.precision}", "file": path.name, "size": model.size}],
     }
 
@@ -105,7 +107,8 @@ def show(description: dict[str, Any], as_json: bool) -> None:
     if description.get("signer"):
         lines.append(("signed by", description["signer"]))
     if description["streaming"] is not None:
-        states = f"{', '.join(description['states'])}: {description['state_bytes']:,} bytes per stream in float32"
+        dtype = description.get("state_dtype", "float32")
+        states = f"{', '.join(description['states'])}: {description['state_bytes']:,} bytes per stream in {dtype}"
         lines.append(("states", states))
     for key, text in lines:
         print(f"{key:<12}{text}")
