@@ -17,7 +17,7 @@ from .fleet import Fleet
 from .golden import Golden
 from .manifest import Artifact
 from .parity import TOLERANCES, Parity, compare
-from .signature import required_signers
+from .signature import refuse_single_file
 from .stream import Stream
 from .streaming import Streaming, whole
 from .tflite_metadata import METADATA_NAME
@@ -170,8 +170,7 @@ def load(
         raise InputError(f"no backend {backend!r}; there are auto, {', '.join(BACKENDS)}")
     where = Path(path)
     if where.suffix in SUFFIXES and not where.is_dir():
-        if (signers := required_signers(allowed_signers)) is not None:
-            raise BundleError(f"{where}: a single file is never signed, and {signers} requires it; load the bundle")
+        refuse_single_file(where, allowed_signers)
         return _load_file(where, backend, precision)
     bundle = Bundle.open(where, allowed_signers)
     unavailable: list[str] = []
