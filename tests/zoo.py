@@ -92,6 +92,7 @@ def _zoo(features: int = 3, gain: float = 3.0, recurrent: float = 0.8) -> Callab
         def build() -> Any:
             import keras
 
+            keras.utils.set_random_seed(2024)
             made = builder(keras, keras.layers)
             if isinstance(made, list):
                 made = keras.Sequential([keras.Input((None, features)), *made])
@@ -405,6 +406,7 @@ def _refused(*words: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         def build() -> Any:
             import keras
 
+            keras.utils.set_random_seed(2024)
             made = builder(keras, keras.layers)
             return keras.Sequential([keras.Input((12, 4)), *made]) if isinstance(made, list) else made
 

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 from tests.devices.emulated import emulated_board
 from tests.devices.stand_in import StandIn, local_board
 from tests.toolkit.conftest import Done, call
+from tests.waiting import until
 
 EMULATED = {"arm64": "cortex-a72", "armhf": "cortex-a7"}
 DIST = Path(__file__).parents[2] / "dist"
@@ -32,7 +34,9 @@ def started(kind: str, folder: Path, name: str = "board", disk_mb: int | None = 
     stand_in = commands / "systemctl"
     shutil.copy(Path(__file__).parent / "systemctl.py", stand_in)
     stand_in.chmod(0o755)
-    (commands / "python3").symlink_to(sys.executable)
+    # No link: through one, Python would not find the packages of this environment.
+    (commands / "python3").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    (commands / "python3").chmod(0o755)
     with local_board(folder, commands, name, disk_mb) as running:
         yield running
         subprocess.run([stand_in, "stop", "edgelstm-pump.service"], env={**os.environ, "HOME": str(running.home)})
@@ -55,6 +59,12 @@ def status(board: StandIn) -> list[dict[str, Any]]:
     """What `edgelstm status` says of each model there."""
     (result,) = json.loads(call("status", board.host, *board.arguments, "--json").out)["boards"]
     return result["models"]
+
+
+def next_second() -> None:
+    """Versions are told apart by the second in which they were made."""
+    now = int(time.time())
+    until(lambda: int(time.time()) > now, "the next second")
 
 
 def fetch(wheels: Path, *arguments: str) -> None:

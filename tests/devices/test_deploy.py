@@ -8,7 +8,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 import zipfile
 from pathlib import Path
 from typing import TextIO
@@ -19,11 +18,12 @@ from edgelstm.devices.board import Board, Facts
 from edgelstm.export import export
 from edgelstm.runtime import load
 
-from tests.devices.boards import DIST, EMULATED, base, current, deploy, started, status
+from tests.devices.boards import DIST, EMULATED, base, current, deploy, next_second, started, status
 from tests.devices.stand_in import StandIn
 from tests.engine.models import inputs, network
 from tests.engine.toolchain import require
 from tests.toolkit.conftest import call
+from tests.waiting import until
 from tests.wheel import build_wheel
 
 pytestmark = pytest.mark.slow
@@ -112,7 +112,7 @@ def test_back_and_forth(board, bundles, wheels):
     for name in ("first", "second", "first", "second"):
         done = deploy(board, bundles[name], wheels, "--keep", "3", "--json")
         versions.append(json.loads(done.out)["boards"][0]["version"])
-        time.sleep(1.1)  # Versions are told apart by the second.
+        next_second()
     assert current(board) == versions[3]
     listed = json.loads(call("deploy", "pump", board.host, "--list", *board.arguments, "--json").out)["boards"][0]
     assert [v["id"] for v in listed["versions"]] == versions[1:]
@@ -141,16 +141,15 @@ def test_a_service_carries_its_state_from_version_to_version(board, bundles, whe
         assert done.status == 0, done.out + done.err
         assert "service runs" in done.out
         answers = _fed(feed, state, xs[:40])
-        time.sleep(6)  # Until a report has been written.
+        log = board.home / ".running/edgelstm-pump.service.log"
+        until(lambda: log.read_text().count("WATCHDOG=1") >= 10, "the service lives")
+        assert log.read_text().startswith("READY=1")
+        until(lambda: status(board)[0]["report"]["steps"] == 40, "the report says what was done")
         (shown,) = status(board)
         assert shown["running"]
-        assert shown["report"]["steps"] == 40
         assert 0 < shown["report"]["step_us"]["p50"] <= shown["report"]["step_us"]["p99"]
-        log = (board.home / ".running/edgelstm-pump.service.log").read_text()
-        assert log.startswith("READY=1")
-        assert log.count("WATCHDOG=1") >= 10
         # The same bundle again: the old process is stopped with its state saved, and the new one goes on from there.
-        time.sleep(1)
+        next_second()
         again = deploy(board, bundles["first"], wheels, *SERVICE)
         assert again.status == 0, again.out + again.err
         answers = np.concatenate([answers, _fed(feed, state, xs[40:], 40)])
@@ -169,20 +168,19 @@ def _fed(feed, state: Path, rows: np.ndarray, before: int = 0) -> np.ndarray:
     """The answers to these rows, behind those that were there before."""
     feed.write("".join(",".join(map(str, row)) + "\n" for row in rows))
     feed.flush()
-    end = time.monotonic() + 30
-    while time.monotonic() < end:
-        lines = (state / "out").read_text().splitlines() if (state / "out").exists() else []
-        if len(lines) == before + len(rows):
-            return np.loadtxt(lines[before:], delimiter=",", ndmin=2)
-        time.sleep(0.05)
-    raise AssertionError("no answers")
+    until(lambda: len(_lines(state)) == before + len(rows), "the answers")
+    return np.loadtxt(_lines(state)[before:], delimiter=",", ndmin=2)
+
+
+def _lines(state: Path) -> list[str]:
+    return (state / "out").read_text().splitlines() if (state / "out").exists() else []
 
 
 def test_a_version_that_does_not_come_up_gives_way_to_the_one_before(board, bundles, wheels):
     with fed_by_hand(base(board) / "state"):
         assert deploy(board, bundles["first"], wheels, *SERVICE).status == 0
         before = current(board)
-        time.sleep(1.1)
+        next_second()
         done = deploy(board, bundles["second"], wheels, "--", "--input", "{state}/nowhere")
         assert done.status == 1
         assert "FAILED" in done.out
@@ -197,7 +195,7 @@ def test_a_service_gives_way_to_none_and_comes_back(board, bundles, wheels):
         first = deploy(board, bundles["first"], wheels, *SERVICE)
         assert first.status == 0, first.out
         assert ("UNTIL YOU LOG OUT" in first.out) != board.lingers
-        time.sleep(1.1)
+        next_second()
         assert deploy(board, bundles["second"], wheels).status == 0
         (shown,) = status(board)
         assert (shown["running"], shown["arguments"]) == (False, [])
@@ -224,7 +222,7 @@ def test_what_the_agent_is_told_may_be_long(board):
 def test_whatever_fails_leaves_the_old_version(board, bundles, wheels, bundle, arguments, words):
     assert deploy(board, bundles["first"], wheels).status == 0
     before = current(board)
-    time.sleep(1.1)
+    next_second()
     if "onnx" in arguments and (board.folder / "commands").exists():
         _hide(board, "onnxruntime")
     done = deploy(board, bundles[bundle], wheels, *arguments)
@@ -280,14 +278,14 @@ def test_a_connection_that_breaks_half_way(board, bundles, wheels):
     text = config.read_text()
     port = next(line.split()[1] for line in text.splitlines() if "Port" in line)
     config.write_text(text + f"  ProxyCommand {sys.executable} {breaking} {port}\n")
-    time.sleep(1.1)
+    next_second()
     done = deploy(board, bundles["second"], wheels)
     assert done.status == 1
     assert "the connection broke" in done.out
     assert current(board) == before
     config.write_text(text)
-    time.sleep(2)
-    assert [path.name for path in (base(board) / "versions").iterdir()] == [before]
+    versions = base(board) / "versions"
+    until(lambda: [path.name for path in versions.iterdir()] == [before], "what had arrived is removed")
     assert deploy(board, bundles["second"], wheels).status == 0
     assert current(board) != before
 
@@ -304,7 +302,7 @@ def test_a_full_disk(kind, bundles, wheels, monkeypatch, tmp_path):
         before = board.ssh("readlink ~/.local/share/edgelstm/pump/current")
         real = Facts.__init__
         monkeypatch.setattr(Facts, "__init__", lambda self, **raw: real(self, **{**raw, "free": 10**12}))
-        time.sleep(1.1)
+        next_second()
         done = deploy(board, bundles["second"], wheels)
         assert done.status == 1
         assert "No space left on device" in done.out

@@ -28,6 +28,7 @@ def model():
 
     from tests.zoo import with_large_weights
 
+    keras.utils.set_random_seed(2024)
     layers = keras.layers
     stack = [layers.LSTM(32, return_sequences=True), layers.LSTM(32, return_sequences=True), layers.Dense(4)]
     return with_large_weights(keras.Sequential([keras.Input((None, FEATURES)), *stack]))

@@ -40,6 +40,7 @@ def keras_file(tmp_path_factory) -> Path:
 
     from tests.zoo import with_large_weights
 
+    keras.utils.set_random_seed(2024)
     layers = keras.layers
     model = keras.Sequential(
         [
