@@ -88,7 +88,7 @@ class Model:
             InputError: the arguments contradict each other.
         """
         window_ = self.streaming.choose(carry, window, hop, partial)
-        return Stream(self._opened, self._fingerprint, self.name, window_)
+        return Stream(self._opened, self._fingerprint, self.name, window_, self.features)
 
     def fleet(
         self,
@@ -107,7 +107,9 @@ class Model:
             InputError: the arguments contradict each other, or there is not so much memory.
         """
         window_ = self.streaming.choose(carry, window, hop, partial)
-        return Fleet(self._opened, whole("number of streams", streams), self._fingerprint, self.name, window_)
+        return Fleet(
+            self._opened, whole("number of streams", streams), self._fingerprint, self.name, window_, self.features
+        )
 
     def verify(self) -> Parity:
         """Replay the golden vectors here, on this device, and compare with what Keras gave.
