@@ -12,7 +12,8 @@ from ..runtime.golden import Golden
 from ..runtime.network import Network, Reference
 from ..runtime.parity import PERFECT_SNR, compare
 from ..runtime.streaming import CARRY, WINDOW, Streaming, Window, whole
-from .golden import golden_inputs, reference_of
+from .golden import reference_of
+from .golden_inputs import golden_inputs
 
 # Answers of each golden sequence; before the second one the stream is reset in the middle of a window.
 _ANSWERS = (256, 64, 16, 4, 1)
@@ -40,7 +41,7 @@ def streaming_of(network: Network, carry: bool = False, window: int | None = Non
     by_window = not carry and (window is not None or trained_so)
     if hop is not None and not by_window:
         raise InputError("a hop goes with a window, and this model's state is carried on; give the window as well")
-    chosen = Window(length or 1, 1 if hop is None else whole("hop", hop))  # Checks what was given.
+    chosen = Window(1 if length is None else length, 1 if hop is None else whole("hop", hop))  # Checks what was given.
     return Streaming(WINDOW, length, chosen.hop) if by_window else Streaming(CARRY, length)
 
 
@@ -56,7 +57,7 @@ def window_golden_vectors(network: Network, calibration: npt.NDArray[np.float32]
     lengths = [timesteps + hop * (count - 1) for count in counts]
     if timesteps > 1:
         lengths.insert(1, timesteps // 2)
-    inputs = golden_inputs(network, calibration, lengths)
+    inputs = golden_inputs(network, calibration, timesteps, lengths)
     starts = tuple(int(start) for start in np.cumsum((0, *lengths[:-1])))
     outputs = on_windows(network, np.split(inputs, starts[1:]), window)
     if not np.isfinite(outputs).all():

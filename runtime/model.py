@@ -17,7 +17,7 @@ from .errors import BackendUnavailableError, BundleError, InputError, ParityErro
 from .fleet import Fleet
 from .golden import Golden
 from .manifest import Artifact
-from .parity import TOLERANCES, Parity, compare
+from .parity import TOLERANCES, Parity, Tolerance, least_of_an_output
 from .signature import refuse_single_file
 from .stream import Stream
 from .streaming import Streaming, whole
@@ -60,7 +60,7 @@ class Model:
     _fingerprint: bytes
     _source: str
     _golden: Golden | None
-    _min_snr_db: float
+    _tolerance: Tolerance
 
     def __repr__(self) -> str:
         widths = f"{len(self.features)} features → {len(self.outputs)} outputs"
@@ -123,11 +123,11 @@ class Model:
         """
         if self._golden is None:
             raise InputError(f"{self._source}: a single file carries no golden vectors; verify the bundle")
-        parity = compare(self.replay(self._golden), self._golden.outputs)
-        if not parity.within(self._min_snr_db):
+        parity = self._tolerance.compare(self.replay(self._golden), self._golden.outputs)
+        if not self._tolerance.met_by(parity):
             raise ParityError(
                 f"{self._source}: {self.format} {self.precision} does not compute here what Keras computed: "
-                f"{parity.shortfall(self._min_snr_db, self.outputs)} (max |error| {parity.max_abs_error:.3g}); "
+                f"{self._tolerance.shortfall(parity, self.outputs)} (max |error| {parity.max_abs_error:.3g}); "
                 "do not use it on this device"
             )
         return parity
@@ -225,7 +225,7 @@ def load_artifact(bundle: Bundle, artifact: Artifact, backend: str) -> Model:
         _fingerprint(content),
         source,
         bundle.golden(),
-        artifact.min_snr_db,
+        manifest.tolerance(artifact),
     )
 
 
@@ -269,7 +269,7 @@ def _load_file(where: Path, backend: str, precision: str | None) -> Model:
     try:
         raw: dict[str, Any] = json.loads(opened.metadata[METADATA_NAME])
         found = str(raw["precision"])
-        least = TOLERANCES[found]
+        tolerance = Tolerance(TOLERANCES[found], least_of_an_output(TOLERANCES[found]))
         streaming = from_json(Streaming, raw["streaming"], "streaming")
         described = (str(raw["name"]), tuple(map(str, raw["features"])), tuple(map(str, raw["outputs"])))
     except (KeyError, ValueError, TypeError, RecursionError) as error:
@@ -294,7 +294,7 @@ def _load_file(where: Path, backend: str, precision: str | None) -> Model:
         _fingerprint(content),
         str(where),
         None,
-        least,
+        tolerance,
     )
 
 

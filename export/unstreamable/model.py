@@ -9,8 +9,9 @@ import numpy as np
 
 from ...runtime.errors import UnsupportedModelError
 from ...runtime.golden import Golden
+from ..conditioning import PROBABILITIES
 from ..from_keras.file import load
-from ..golden import SEED, synthetic_inputs
+from ..golden_inputs import SEED, synthetic_inputs
 
 STEPS, LENGTHS = 1024, (64, 32, 7, 1)
 
@@ -65,6 +66,14 @@ class UnstreamableModel:
     def parameters(self) -> int:
         """Number of weights."""
         return int(self.model.count_params())
+
+    @property
+    def probabilities(self) -> bool:
+        """Whether the outputs come from a sigmoid or a softmax."""
+        last = self.model.outputs[0]._keras_history.operation
+        return getattr(getattr(last, "activation", None), "__name__", "") in PROBABILITIES or (
+            type(last).__name__ == "Softmax"
+        )
 
     def golden(self) -> Golden:
         """Sequences of several lengths (of the only one, where the model takes but one), and Keras's outputs.
