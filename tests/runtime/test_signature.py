@@ -101,7 +101,7 @@ def forge(content):
     name = "model.float32.elm"
     content[name] = content[name][:-1] + b"\1"
     manifest = json.loads(content["manifest.json"])
-    manifest["network"]["sha256"] = hashlib.sha256(content[name]).hexdigest()
+    manifest["artifacts"][1]["sha256"] = hashlib.sha256(content[name]).hexdigest()
     content["manifest.json"] = json.dumps(manifest).encode()
 
 
