@@ -46,7 +46,7 @@ def read_keras(source: str | Path | keras.Model, name: str | None = None) -> net
     loaded = load(source)
     calls = chain_of(loaded.model)
     check_input(loaded.model)
-    parts = [_read(call) for call in calls]
+    parts = [read_call(call) for call in calls]
     check_masking(calls, [not part for part in parts])
     _check_shared_states(calls)
     layers = _with_unique_names(layer for part in parts for layer in part)
@@ -66,7 +66,12 @@ def read_keras(source: str | Path | keras.Model, name: str | None = None) -> net
     return replace(network, reference=KerasReference(loaded.model, calls, network.mask_value))
 
 
-def _read(call: Call) -> list[net.Layer]:
+def read_call(call: Call) -> list[net.Layer]:
+    """The network's layers for one call of a Keras layer.
+
+    Raises:
+        UnsupportedModelError: it cannot be streamed exactly.
+    """
     import keras
 
     reader = _READERS.get(call.kind)
@@ -195,7 +200,7 @@ def _time_distributed(call: Call) -> list[net.Layer]:
         # The wrapper calls the layer with the shape of a single timestep.
         step, result = (shape[:1] + shape[2:] for shape in (call.input_shape, call.output_shape))
         calls = (Call(inner, path, step, result),)
-    layers = [layer for part in calls for layer in _read(part)]
+    layers = [layer for part in calls for layer in read_call(part)]
     if any(isinstance(layer, (net.LSTM, net.GRU, net.SimpleRNN, net.Masking)) for layer in layers):
         raise call.refused("wraps a layer that works on sequences", f"wrap per-step layers alone, or {SEQUENCE_HINT}")
     return [replace(layer, name=call.layer.name) for layer in layers]
