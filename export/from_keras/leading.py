@@ -8,7 +8,7 @@ from typing import Any
 from ...runtime.errors import UnsupportedModelError
 from ...runtime.network import Layer
 from .chain import Call, graph_of
-from .reader import read_call
+from .layers import read_call
 
 _PASSED_ON = ("Masking", "Normalization", "Rescaling", "BatchNormalization", "Dropout", "GaussianNoise")
 _COUNTS = {"Embedding": "input_dim", "CategoryEncoding": "num_tokens"}

@@ -27,7 +27,8 @@ EVERYTHING = {
 def test_everything_at_once(bundle, recorded):
     manifest = Bundle.open(bundle).manifest
     assert {a.label for a in manifest.artifacts} == EVERYTHING
-    assert (manifest.features, manifest.outputs, manifest.window) == (("a", "b", "c"), ("u", "v"), 20)
+    assert (manifest.features, manifest.outputs) == (("a", "b", "c"), ("u", "v"))
+    assert (manifest.streaming.mode, manifest.streaming.window) == ("carry", 20)
     golden = Bundle.open(bundle).golden()
     assert len(golden.inputs) >= 1000
     assert len(golden.starts) > 1
@@ -260,7 +261,8 @@ def test_a_run_folder_needs_no_further_arguments(run, tmp_path):  # noqa: F811
     assert done.status == 0, done.err
     manifest = Bundle.open(folder / "model.edge").manifest
     assert len(manifest.artifacts) == 11
-    assert (manifest.features, manifest.window) == (("a", "b"), 12)
+    assert (manifest.features, manifest.streaming.window) == (("a", "b"), 12)
+    assert manifest.streaming.mode == run.streaming
     assert manifest.training["target"] == "a"
 
 
@@ -272,12 +274,12 @@ def test_a_file_for_tflite_runtime_2_14_has_old_operators_only(keras_file, tmp_p
         path = tmp_path / f"{len(switch)}.edge"
         arguments = ("--format", "tflite", "--precision", "dynamic", *switch)
         assert call("export", keras_file, "-o", path, *arguments).status == 0
-        (artifact,) = Bundle.open(path).manifest.artifacts
+        artifact, _ = Bundle.open(path).manifest.artifacts
         codes = schema.ModelT.InitFromPackedBuf(Bundle.open(path).read(artifact)).operatorCodes
         product = schema.BuiltinOperator.FULLY_CONNECTED
         versions[bool(switch)] = max(code.version for code in codes if code.builtinCode == product)
         x = np.random.default_rng(0).standard_normal((50, FEATURES)).astype(np.float32)
-        ys = load(path).stream().run(x)
+        ys = load(path, precision="dynamic").stream().run(x)
         assert ys.shape == (50, OUTPUTS)
         assert snr_db(ys, load(path, "numpy").stream().run(x)) > 25
     assert versions[True] <= 9 < versions[False]
