@@ -15,7 +15,8 @@ from typing import TextIO
 
 import numpy as np
 import pytest
-from edgelstm.devices.board import Board, Facts
+from edgelstm.devices.agent.messages import Facts, Receive, Versions
+from edgelstm.devices.board import Board, pack
 from edgelstm.export import export
 from edgelstm.runtime import load
 
@@ -112,7 +113,6 @@ def test_back_and_forth(board, bundles, wheels):
     for name in ("first", "second", "first", "second"):
         done = deploy(board, bundles[name], wheels, "--keep", "3", "--json")
         versions.append(json.loads(done.out)["boards"][0]["version"])
-        time.sleep(1.1)  # Versions are told apart by the second.
     assert current(board) == versions[3]
     listed = json.loads(call("deploy", "pump", board.host, "--list", *board.arguments, "--json").out)["boards"][0]
     assert [v["id"] for v in listed["versions"]] == versions[1:]
@@ -182,7 +182,6 @@ def test_a_version_that_does_not_come_up_gives_way_to_the_one_before(board, bund
     with fed_by_hand(base(board) / "state"):
         assert deploy(board, bundles["first"], wheels, *SERVICE).status == 0
         before = current(board)
-        time.sleep(1.1)
         done = deploy(board, bundles["second"], wheels, "--", "--input", "{state}/nowhere")
         assert done.status == 1
         assert "FAILED" in done.out
@@ -197,7 +196,6 @@ def test_a_service_gives_way_to_none_and_comes_back(board, bundles, wheels):
         first = deploy(board, bundles["first"], wheels, *SERVICE)
         assert first.status == 0, first.out
         assert ("UNTIL YOU LOG OUT" in first.out) != board.lingers
-        time.sleep(1.1)
         assert deploy(board, bundles["second"], wheels).status == 0
         (shown,) = status(board)
         assert (shown["running"], shown["arguments"]) == (False, [])
@@ -206,10 +204,15 @@ def test_a_service_gives_way_to_none_and_comes_back(board, bundles, wheels):
         assert status(board)[0]["running"]
 
 
-def test_what_the_agent_is_told_may_be_long(board):
+def test_what_the_agent_is_told_may_be_long(board, tmp_path):
     """Longer than a command line: NumPy's wheel has a thousand files, each with its digest."""
     with Board(board.host, board.options) as connected:
-        assert connected.call("probe", {"base": "~/x", "more": "y" * 300_000})["base"].endswith("/x")
+        base = connected.probe("~/x").base
+        texts = {"deployment.json": '{"arguments": [], "backend": "auto", "precision": null}', "start": "y" * 300_000}
+        pack({}, tmp_path / "tar")
+        connected.call(Receive(base=base, id="long", files={}, texts=texts), tmp_path / "tar")
+        (version,) = connected.call(Versions(base=base)).versions
+        assert (version.problem, version.bytes > 300_000) == (None, True)
 
 
 @pytest.mark.parametrize(
@@ -224,7 +227,6 @@ def test_what_the_agent_is_told_may_be_long(board):
 def test_whatever_fails_leaves_the_old_version(board, bundles, wheels, bundle, arguments, words):
     assert deploy(board, bundles["first"], wheels).status == 0
     before = current(board)
-    time.sleep(1.1)
     if "onnx" in arguments and (board.folder / "commands").exists():
         _hide(board, "onnxruntime")
     done = deploy(board, bundles[bundle], wheels, *arguments)
@@ -280,7 +282,6 @@ def test_a_connection_that_breaks_half_way(board, bundles, wheels):
     text = config.read_text()
     port = next(line.split()[1] for line in text.splitlines() if "Port" in line)
     config.write_text(text + f"  ProxyCommand {sys.executable} {breaking} {port}\n")
-    time.sleep(1.1)
     done = deploy(board, bundles["second"], wheels)
     assert done.status == 1
     assert "the connection broke" in done.out
@@ -304,7 +305,6 @@ def test_a_full_disk(kind, bundles, wheels, monkeypatch, tmp_path):
         before = board.ssh("readlink ~/.local/share/edgelstm/pump/current")
         real = Facts.__init__
         monkeypatch.setattr(Facts, "__init__", lambda self, **raw: real(self, **{**raw, "free": 10**12}))
-        time.sleep(1.1)
         done = deploy(board, bundles["second"], wheels)
         assert done.status == 1
         assert "No space left on device" in done.out

@@ -191,7 +191,6 @@ def test_what_does_not_start_says_why(service, bundle, wheels):
     path = pipe(service)
     keeping = ("--output", "{state}/out", "--state", "{state}/stream")
     assert service.deploy(bundle, wheels, "--input", path, *keeping).status == 0
-    time.sleep(1.1)
     done = service.deploy(bundle, wheels, "--input", "/nowhere/at/all", *keeping)
     assert done.status == 1
     assert "the service does not start: edgelstm: error: /nowhere/at/all: cannot be opened" in done.out
@@ -204,7 +203,6 @@ def test_what_does_not_start_says_why(service, bundle, wheels):
 def test_services_come_and_go(service, bundle, wheels):
     path = pipe(service)
     assert service.deploy(bundle, wheels, "--input", path, "--output", "{state}/out").status == 0
-    time.sleep(1.1)
     alone = call("deploy", bundle, *service.where, "--wheels", wheels)
     assert alone.status == 0, alone.out
     assert [service.shown(name) for name in ("ActiveState", "UnitFileState")] == ["inactive", "disabled"]

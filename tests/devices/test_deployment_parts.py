@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 from edgelstm.devices import unit as units
-from edgelstm.devices.board import BoardError, Facts
+from edgelstm.devices.agent.messages import Facts
+from edgelstm.devices.board import BoardError
 from edgelstm.devices.deploy import Deployment, choose_wheels, devices_in
 
 from tests.engine.toolchain import require
