@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..runtime.bundle import Artifact, Bundle
+from ..runtime.bundle import Bundle
 from ..runtime.elm import state_widths
+from ..runtime.manifest import Artifact
 from ..runtime.memory import state_bytes
 from .estimate import Cost, cost, work_of
 from .profile import DeviceProfile
@@ -55,9 +56,8 @@ def fit(bundle: Bundle, profile: DeviceProfile) -> list[Fit]:
         BundleError: a file of the bundle is damaged.
     """
     manifest = bundle.manifest
-    native = {} if manifest.network is None else {"float32": bundle.read(manifest.network)}
-    native |= {a.precision: bundle.read(a) for a in manifest.artifacts if a.format == "native"}
-    states = _states(native["float32"]) if native else 0
+    native = {a.precision: bundle.read(a) for a in manifest.artifacts if a.format == "native"}
+    states = _states(next(iter(native.values()))) if native else 0
     found = [
         _other(artifact, profile, states if artifact.graph == "step" else 0)
         for artifact in manifest.artifacts

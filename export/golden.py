@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from ..runtime.bundle import Golden
 from ..runtime.errors import UnsupportedModelError
-from ..runtime.network import Affine, Masking, Network
+from ..runtime.golden import Golden
+from ..runtime.network import Affine, Masking, Network, Reference
 
 # Lengths of the sequences, each from a reset: one long enough for an error to build up, and ever shorter ones.
 LENGTHS = (512, 256, 128, 64, 32, 16, 8, 4, 3, 1, 1)
@@ -26,7 +26,7 @@ def carries_state(network: Network, calibration: npt.NDArray[np.float32] | None,
 
     Many with a relu cell have not: trained on 24 timesteps, they grow without limit over 500.
     """
-    outputs = np.abs(_reference(network)(golden_inputs(network, calibration)[: max(LENGTHS)]))
+    outputs = np.abs(reference_of(network)(golden_inputs(network, calibration)[: max(LENGTHS)]))
     return bool(np.isfinite(outputs).all() and outputs.max() <= GROWTH * max(outputs[:window].max(), 1e-6))
 
 
@@ -48,7 +48,7 @@ def golden_vectors(network: Network, calibration: npt.NDArray[np.float32] | None
     """
     inputs = golden_inputs(network, calibration)
     starts = _starts(len(inputs), longest)
-    reference = _reference(network)
+    reference = reference_of(network)
     outputs = np.concatenate([reference(sequence) for sequence in np.split(inputs, starts[1:])]).astype(np.float32)
     early, largest = np.abs(outputs[:32]).max(), np.abs(outputs).max()
     if not largest <= RUNAWAY * max(early, 1e-3):
@@ -59,7 +59,12 @@ def golden_vectors(network: Network, calibration: npt.NDArray[np.float32] | None
     return Golden(inputs, outputs, starts)
 
 
-def _reference(network: Network) -> Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]:
+def reference_of(network: Network) -> Reference:
+    """Keras itself, as the network's reference.
+
+    Raises:
+        UnsupportedModelError: the network did not come from Keras.
+    """
     if network.reference is None:
         raise UnsupportedModelError(
             f"{network.name}: the network has no reference to prove its exports against; read it with read_keras"
@@ -75,13 +80,15 @@ def _starts(steps: int, longest: int | None) -> tuple[int, ...]:
     return tuple(starts)
 
 
-def golden_inputs(network: Network, calibration: npt.NDArray[np.float32] | None) -> npt.NDArray[np.float32]:
-    """The inputs of the golden vectors: (sum of LENGTHS, features), the same for the same arguments."""
+def golden_inputs(
+    network: Network, calibration: npt.NDArray[np.float32] | None, lengths: Sequence[int] = LENGTHS
+) -> npt.NDArray[np.float32]:
+    """The inputs of the golden vectors: (sum of lengths, features), the same for the same arguments."""
     rng = np.random.default_rng(SEED)
     if calibration is None:
-        inputs = _undo_normalisation(network, synthetic_inputs(rng, sum(LENGTHS), network.features))
+        inputs = _undo_normalisation(network, synthetic_inputs(rng, sum(lengths), network.features))
     else:
-        inputs = _drawn(rng, calibration)
+        inputs = _drawn(rng, calibration, lengths)
     if network.mask_value is not None:
         inputs[rng.random(len(inputs)) < MASKED_FRACTION] = network.mask_value
     return inputs.astype(np.float32)
@@ -98,11 +105,13 @@ def synthetic_inputs(rng: np.random.Generator, steps: int, features: int) -> npt
     return strength * (noise + 2 * drift + held) / 2
 
 
-def _drawn(rng: np.random.Generator, calibration: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+def _drawn(
+    rng: np.random.Generator, calibration: npt.NDArray[np.float32], lengths: Sequence[int]
+) -> npt.NDArray[np.float64]:
     """A contiguous run of the calibration data for each length; data shorter than that is run through again."""
     long = calibration.reshape(-1, calibration.shape[-1])
     runs: list[npt.NDArray[np.float32]] = []
-    for length in LENGTHS:
+    for length in lengths:
         start = int(rng.integers(len(long)))
         runs.append(long[np.arange(start, start + length) % len(long)])
     return np.concatenate(runs).astype(np.float64)

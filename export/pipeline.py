@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,14 +14,17 @@ from typing import TYPE_CHECKING, Any
 import numpy.typing as npt
 
 from ..runtime import elm
-from ..runtime.backends import open_artifact
-from ..runtime.bundle import Artifact, Bundle, File, Golden, Manifest, write_bundle
-from ..runtime.errors import InputError, ParityError, UnsupportedModelError
+from ..runtime.backends import Opened, open_artifact
+from ..runtime.bundle import Bundle, write_bundle
+from ..runtime.errors import BackendUnavailableError, InputError, ParityError, UnsupportedModelError
+from ..runtime.golden import Golden
+from ..runtime.manifest import FORMATS, GRAPHS, Artifact, File, Manifest
 from ..runtime.model import replay
 from ..runtime.network import Network
 from ..runtime.parity import TOLERANCES, Parity, compare
 from ..runtime.sequence import replay_sequences
 from ..runtime.stream import Stream
+from ..runtime.streaming import CARRY, Streaming
 from ..runtime.tflite_metadata import METADATA_NAME
 from .calibration import Ranges, as_sequences, observe_ranges
 from .description import describe
@@ -29,15 +32,13 @@ from .golden import golden_vectors, longest_sequence
 from .to_native import native_step_file
 from .to_tflite import INTEGER_PRECISIONS, tflite_sequence_graph, tflite_step_graph
 from .unstreamable import UnstreamableModel
+from .windows import streaming_of, window_golden_vectors, with_distance
 
 if TYPE_CHECKING:
     from keras import Model as KerasModel
 
-FORMATS = ("tflite", "onnx", "native")
 SUFFIXES = {"native": "elm"}
 PRECISIONS = tuple(TOLERANCES)
-GRAPHS = ("step", "sequence")
-_NETWORK = "model.float32.elm"  # In every bundle of a model that can be streamed, asked for or not.
 _PACKAGES = ("edgelstm", "keras", "tensorflow", "ai-edge-litert", "onnx", "onnxruntime", "tf2onnx", "numpy")
 
 
@@ -71,6 +72,10 @@ class Target:
 
     def __str__(self) -> str:
         return f"{self.format} {self.precision}" + ("" if self.graph == "step" else f" ({self.graph})")
+
+
+# In every bundle of a model that can be streamed, asked for or not: it runs wherever NumPy does.
+NETWORK = Target("native", "step", "float32")
 
 
 @dataclass(frozen=True)
@@ -122,6 +127,8 @@ def export(
     features: Sequence[str] | None = None,
     outputs: Sequence[str] | None = None,
     window: int | None = None,
+    hop: int | None = None,
+    carry: bool = False,
     training: Mapping[str, Any] | None = None,
     min_snr: float | None = None,
     keep_going: bool = False,
@@ -142,8 +149,12 @@ def export(
         name: what to call the model; by default what Keras or the file calls it.
         features: names of the inputs.
         outputs: names of the outputs.
-        window: timesteps that the model was trained on at a time; by default the fixed length of its input. Where
-            its outputs grow without bound beyond that, it is calibrated and proved on sequences of that length only.
+        window: timesteps that the model was trained on at a time; by default the fixed length of its input. Where it is
+            given, the model streams by this window: each answer is Keras's on the last `window` inputs. So it does by
+            default, where its input has a fixed length and it gives one answer for that.
+        hop: by window, timesteps between two answers; 1 by default.
+        carry: carry the state on all the same. Where it grows without bound beyond the window, the model is calibrated
+            and proved on sequences of that length only.
         training: what else training knows, kept in the manifest.
         min_snr: least signal-to-noise ratio in dB, in place of each precision's own.
         keep_going: leave out what fails instead of writing no bundle.
@@ -161,8 +172,6 @@ def export(
         BackendUnavailableError: an artifact cannot be replayed because its runtime is not installed.
     """
     wanted, _ = targets(formats, precisions, graphs)
-    if window is not None and window < 1:
-        raise InputError(f"a window has at least 1 timestep, not {window}")
     if min_snr is not None and math.isnan(min_snr):
         raise InputError("the least signal-to-noise ratio is a number of dB, not NaN")
     if isinstance(source, Network):
@@ -181,15 +190,17 @@ def export(
                 wanted,
                 features,
                 outputs,
-                window,
                 training,
                 min_snr,
                 keep_going,
                 report,
             )
     data = None if calibration is None else as_sequences(calibration, network.features)
-    window = window or network.window
-    longest = longest_sequence(network, data, window)
+    streaming = streaming_of(network, carry, window, hop)
+    longest = longest_sequence(network, data, streaming.window)
+    streaming = with_distance(replace(streaming, bounded=longest is None), network, data)
+    if streaming.mode != CARRY:
+        longest = streaming.window
     ranges: Ranges | None = None
     if integer := sorted({t.precision for t in wanted if t.calibrated}):
         if data is None:
@@ -199,19 +210,21 @@ def export(
                 "representative inputs as .npy, .npz or .csv (--calibration FILE)"
             )
         ranges = observe_ranges(network, data, longest)
-    golden = golden_vectors(network, data, longest)
-    manifest = _manifest(network.name, network.features, network.outputs, features, outputs, window, training)
-    manifest = replace(manifest, layers=describe(network), parameters=network.parameters, carries_state=longest is None)
+    if streaming.default is not None:
+        golden = window_golden_vectors(network, data, streaming.default)
+    else:
+        golden = golden_vectors(network, data, longest)
+    manifest = _manifest(network.name, network.features, network.outputs, features, outputs, streaming, training)
+    manifest = replace(manifest, layers=describe(network), parameters=network.parameters)
     results: list[Result] = []
     # An ONNX step graph takes whole sequences as well, so it stands for both.
-    steps = [replace(target, graph="step") if target.format == "onnx" else target for target in wanted]
+    steps = [replace(target, graph="step") if target.format == "onnx" else target for target in (*wanted, NETWORK)]
     for target in dict.fromkeys(steps):
         content = _content(network, target, manifest, ranges, legacy_tflite)
         results.append(Result(target, content, _parity(target, content, network, golden), _least(target, min_snr)))
         if report is not None:
             report(results[-1])
-    native = Target("native", "step", "float32")
-    return _write(path, manifest, results, golden, _content(network, native, manifest, None, False), keep_going)
+    return _write(path, manifest, results, golden, keep_going)
 
 
 def _export_unstreamable(
@@ -220,15 +233,14 @@ def _export_unstreamable(
     wanted: Sequence[Target],
     features: Sequence[str] | None,
     outputs: Sequence[str] | None,
-    window: int | None,
     training: Mapping[str, Any] | None,
     min_snr: float | None,
     keep_going: bool,
     report: Callable[[Result], None] | None,
 ) -> Bundle:
     golden = model.golden()
-    manifest = _manifest(model.name, model.features, model.outputs, features, outputs, window, training)
-    manifest = replace(manifest, streamable=False, layers=model.layers, parameters=model.parameters)
+    manifest = _manifest(model.name, model.features, model.outputs, features, outputs, None, training)
+    manifest = replace(manifest, layers=model.layers, parameters=model.parameters)
     results: list[Result] = []
     for target in dict.fromkeys(wanted):
         content = model.convert(target.format)
@@ -236,7 +248,7 @@ def _export_unstreamable(
         results.append(Result(target, content, parity, _least(target, min_snr)))
         if report is not None:
             report(results[-1])
-    return _write(path, manifest, results, golden, None, keep_going)
+    return _write(path, manifest, results, golden, keep_going)
 
 
 def _content(network: Network, target: Target, manifest: Manifest, ranges: Ranges | None, legacy_tflite: bool) -> bytes:
@@ -244,7 +256,7 @@ def _content(network: Network, target: Target, manifest: Manifest, ranges: Range
         "name": manifest.name,
         "features": manifest.features,
         "outputs": manifest.outputs,
-        "window": manifest.window,
+        "streaming": None if manifest.streaming is None else asdict(manifest.streaming),
         "layers": manifest.layers,
         "parameters": manifest.parameters,
         "graph": target.graph,
@@ -263,12 +275,22 @@ def _content(network: Network, target: Target, manifest: Manifest, ranges: Range
 
 def _parity(target: Target, content: bytes, network: Network, golden: Golden) -> Parity:
     if target.graph == "step":
-        session = open_artifact(target.format, content, target.file).session()
-        return compare(replay(Stream(session, b"", network.name), golden), golden.outputs)
+        opened = _opened(target, content)
+        return compare(replay(Stream(opened, b"", network.name, golden.window), golden), golden.outputs)
     expected = golden.outputs
-    if not network.return_sequences:
+    if not network.return_sequences and golden.window is None:
         expected = expected[[*(s - 1 for s in golden.starts[1:]), -1]]
     return compare(replay_sequences(target.format, content, target.file, golden), expected)
+
+
+def _opened(target: Target, content: bytes) -> Opened:
+    """On the engine, or, where it was not built, on NumPy, which reads the same file."""
+    try:
+        return open_artifact(target.format, content, target.file)
+    except BackendUnavailableError:
+        if target.format != "native":
+            raise
+        return open_artifact("numpy", content, target.file)
 
 
 def _manifest(
@@ -277,20 +299,18 @@ def _manifest(
     outputs: int,
     feature_names: Sequence[str] | None,
     output_names: Sequence[str] | None,
-    window: int | None,
+    streaming: Streaming | None,
     training: Mapping[str, Any] | None,
 ) -> Manifest:
     return Manifest(
         name=re.sub(r"[^\w.-]+", "_", name),
         features=_names("features", feature_names, features, "x"),
         outputs=_names("outputs", output_names, outputs, "y"),
-        streamable=True,
-        window=window,
+        streaming=streaming,
         layers=(),
         parameters=0,
         artifacts=(),
-        network=None,
-        golden=File("golden.npz", 0, ""),
+        golden=File("golden.npz", 0, "0" * 64),
         training=dict(training or {}),
         versions={package: version for package in _PACKAGES if (version := _version(package))},
     )
@@ -314,7 +334,6 @@ def _write(
     manifest: Manifest,
     results: Sequence[Result],
     golden: Golden,
-    network: bytes | None,
     keep_going: bool,
 ) -> Bundle:
     passed = [result for result in results if result.passed]
@@ -327,8 +346,6 @@ def _write(
             tuple(results),
         )
     files = {r.target.file: r.content for r in passed} | {"golden.npz": golden.to_bytes()}
-    if network is not None:
-        files[_NETWORK] = network
     manifest = replace(
         manifest,
         artifacts=tuple(
@@ -342,7 +359,6 @@ def _write(
             )
             for r in passed
         ),
-        network=None if network is None else File.of(_NETWORK, network),
         golden=File.of("golden.npz", files["golden.npz"]),
     )
     return write_bundle(path, manifest, files)

@@ -12,24 +12,45 @@ from .backends import Float32Array, Opened, Session, StreamGroup
 from .errors import InputError
 from .snapshot import Snapshot
 from .stream import first_not_finite, numbers
+from .streaming import Window
+from .windows import Windows
+
+# More than any memory has room for.
+MAX_STREAMS = 2**31 - 1
 
 
 class Fleet:
     """Many streams of one model, from zero state. Owned by one thread at a time. Made by `Model.fleet()`.
 
     Each row's answers are those that a stream of its own would give.
+
+    Attributes:
+        window: the window of each stream; None where the state is carried on.
+        due: (n,) which rows of the last step have an answer: all of them, where the state is carried on.
     """
 
-    def __init__(self, opened: Opened, streams: int, fingerprint: bytes, name: str) -> None:
-        if streams < 1:
-            raise InputError(f"{name}: a fleet has at least 1 stream, not {streams}")
+    def __init__(
+        self, opened: Opened, streams: int, fingerprint: bytes, name: str, window: Window | None = None
+    ) -> None:
+        if not 1 <= streams <= MAX_STREAMS:
+            raise InputError(f"{name}: a fleet has at least 1 stream, and {MAX_STREAMS:,} at most, not {streams}")
         self._features, self._outputs = opened.features, opened.outputs
         self._fingerprint = fingerprint
         self._name = name
+        self.window = window
+        self.due: npt.NDArray[np.bool_] = np.zeros(0, np.bool_)
+        self._windows = None if window is None else Windows(opened, window, streams, name)
+        self._group: StreamGroup | None = None
+        if self._windows is not None:
+            self._steps = self._windows.steps
+            return
         # A backend that cannot step streams together steps them one by one.
         together = hasattr(opened, "group")
-        self._group: StreamGroup = cast(Any, opened).group(streams) if together else _OneByOne(opened, streams)
-        self._steps = np.zeros(streams, np.int64)
+        try:
+            self._group = cast(Any, opened).group(streams) if together else _OneByOne(opened, streams)
+            self._steps = np.zeros(streams, np.int64)
+        except (MemoryError, ValueError) as error:
+            raise InputError(f"{name}: {streams:,} streams do not fit into memory") from error
 
     def __len__(self) -> int:
         """Number of streams."""
@@ -46,7 +67,8 @@ class Fleet:
             out: where to write the answers, (n, outputs) float32, C-contiguous.
 
         Returns:
-            (n, outputs) float32: `out`, or a new array.
+            (n, outputs) float32: `out`, or a new array. By window, the rows of streams that have no answer yet are NaN;
+            `due` says which have one.
 
         Raises:
             InputError: xs, indices or out do not fit, or a value is not finite; no stream was stepped.
@@ -70,8 +92,15 @@ class Fleet:
             raise InputError(
                 f"{self._name}: out must be a writable, C-contiguous float32 array of shape ({count}, {self._outputs})"
             )
-        self._group.step(rows, out, which)
+        if self._windows is not None:
+            due = np.zeros(count, np.bool_)
+            self._windows.fleet_step(rows, out, due, which)
+            self.due = due
+            return out
+        self._streams.step(rows, out, which)
         self._steps[slice(None) if which is None else which] += 1
+        if len(self.due) != count:
+            self.due = np.ones(count, np.bool_)
         return out
 
     def steps(self, index: int) -> int:
@@ -85,25 +114,41 @@ class Fleet:
             InputError: there is no such stream; none was reset.
         """
         for index in range(len(self)) if indices is None else self._indices(indices).tolist():
-            self._group.reset(index)
-            self._steps[index] = 0
+            if self._windows is not None:
+                self._windows.reset(index)
+            else:
+                self._streams.reset(index)
+                self._steps[index] = 0
 
     def snapshot(self, index: int) -> bytes:
         """One stream's state, to be restored into a fleet or a stream of the same artifact."""
         at = int(self._indices([index])[0])
-        return Snapshot(None, int(self._steps[at]), [], self._group.states(at)).to_bytes(self._fingerprint)
+        if self._windows is not None:
+            kept = Snapshot(self.window, int(self._steps[at]), self._windows.recent(at))
+        else:
+            none = np.empty((0, self._features), np.float32)
+            kept = Snapshot(None, int(self._steps[at]), none, self._streams.states(at))
+        return kept.to_bytes(self._fingerprint)
 
     def restore(self, index: int, snapshot: bytes) -> None:
-        """Continue one stream from a snapshot of a fleet's stream, or of a stream without a window.
+        """Continue one stream from a snapshot of a fleet's stream, or of a stream that answers alike.
 
         Raises:
             InputError: there is no such stream, or the snapshot does not fit; every state is as it was.
         """
         at = int(self._indices([index])[0])
-        templates = self._group.states(at)
-        given = Snapshot.from_bytes(snapshot, self._fingerprint, self._name, None, self._features, templates)
-        self._group.restore(at, given.states)
+        templates = [] if self._windows is not None else self._streams.states(at)
+        given = Snapshot.from_bytes(snapshot, self._fingerprint, self._name, self.window, self._features, templates)
+        if self._windows is not None:
+            self._windows.restore(at, given.steps, given.recent)
+            return
+        self._streams.restore(at, given.states)
         self._steps[at] = given.steps
+
+    @property
+    def _streams(self) -> StreamGroup:
+        assert self._group is not None
+        return self._group
 
     def _indices(self, indices: npt.ArrayLike) -> npt.NDArray[np.uintp]:
         given = np.asarray(indices)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from .bundle import Bundle
 from .model import SUFFIXES, Model, load, load_artifact
 from .signature import add_signers_argument
+from .streaming import WINDOW
 from .table import table
 from .tflite_metadata import METADATA_NAME
 
@@ -47,7 +49,7 @@ def describe_file(path: Path, allowed_signers: Path | None) -> dict[str, Any]:
         "outputs": list(model.outputs),
         "layers": stored.get("layers", []),
         "parameters": stored.get("parameters"),
-        "window": model.window,
+        "streaming": asdict(model.streaming),
         "states": list(model.state_names),
         "state_bytes": model.state_bytes,
         "artifacts": [{"artifact": f"{model.format} {model.precision}", "file": path.name, "size": model.size}],
@@ -74,13 +76,11 @@ def describe_bundle(bundle: Bundle) -> dict[str, Any]:
         "file": str(bundle.path),
         "name": manifest.name,
         "signer": bundle.signer,
-        "streamable": manifest.streamable,
         "features": list(manifest.features),
         "outputs": list(manifest.outputs),
         "layers": list(manifest.layers),
         "parameters": manifest.parameters,
-        "window": manifest.window,
-        "carries_state": manifest.carries_state,
+        "streaming": None if manifest.streaming is None else asdict(manifest.streaming),
         "training": manifest.training,
         "states": [] if network is None else list(network.state_names),
         "state_bytes": 0 if network is None else network.state_bytes,
@@ -100,17 +100,13 @@ def show(description: dict[str, Any], as_json: bool) -> None:
         ("outputs", ", ".join(description["outputs"])),
         ("layers", "\n            ".join(description["layers"])),
         ("parameters", f"{description['parameters']:,}" if description["parameters"] is not None else "unknown"),
-        ("window", description["window"] or "none: the state is carried on for ever"),
+        *_streaming(description["streaming"]),
     ]
     if description.get("signer"):
         lines.append(("signed by", description["signer"]))
-    if not description.get("carries_state", True):
-        lines.append(("state", "grows without bound past the window; run with it (--window, window=)"))
-    if description.get("streamable", True):
+    if description["streaming"] is not None:
         states = f"{', '.join(description['states'])}: {description['state_bytes']:,} bytes per stream in float32"
         lines.append(("states", states))
-    else:
-        lines.append(("streaming", "not possible: sequence graphs only"))
     for key, text in lines:
         print(f"{key:<12}{text}")
     if description["artifacts"]:
@@ -118,6 +114,23 @@ def show(description: dict[str, Any], as_json: bool) -> None:
         print(
             table(["artifact", "file", "bytes", "SNR dB", "max |error|"], [_row(a) for a in description["artifacts"]])
         )
+
+
+def _streaming(streaming: dict[str, Any] | None) -> list[tuple[str, str]]:
+    if streaming is None:
+        return [("streaming", "not possible: sequence graphs only")]
+    window, carried = streaming["window"], streaming["carried_snr_db"]
+    if streaming["mode"] == WINDOW:
+        every = "each timestep" if streaming["hop"] == 1 else f"every {streaming['hop']} timesteps"
+        lines = [("streaming", f"by window: {every}, the answer on the last {window}")]
+    else:
+        trained = f"; trained on windows of {window}" if window else ""
+        lines = [("streaming", f"the state is carried on for ever{trained}")]
+    if carried is not None:
+        lines.append(("", f"with the state carried, answers are {carried:.0f} dB from those on windows"))
+    if not streaming["bounded"]:
+        lines.append(("", "the state grows without bound past the window"))
+    return lines
 
 
 def _row(artifact: dict[str, Any]) -> list[object]:

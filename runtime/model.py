@@ -10,14 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from .backends import BACKENDS, NETWORK_BACKENDS, Float32Array, Opened, open_artifact
-from .bundle import Artifact, Bundle, File, Golden
+from .backends import BACKENDS, Float32Array, Opened, open_artifact
+from .bundle import Bundle
 from .errors import BackendUnavailableError, BundleError, InputError, ParityError
 from .fleet import Fleet
+from .golden import Golden
+from .manifest import Artifact
 from .parity import TOLERANCES, Parity, compare
 from .signature import required_signers
 from .stream import Stream
+from .streaming import Streaming, whole
 from .tflite_metadata import METADATA_NAME
+from .typed_json import from_json
 
 # Endings of single files, and their formats.
 SUFFIXES = {".tflite": "tflite", ".onnx": "onnx", ".elm": "native"}
@@ -34,7 +38,7 @@ class Model:
         backend: which backend runs it.
         format: of the artifact: `native`, `tflite` or `onnx`.
         precision: of the artifact.
-        window: number of timesteps that the model was trained on at a time, if known.
+        streaming: how it streams if not asked to do otherwise: with its state carried, or by window.
         size: of the artifact, in bytes.
         state_names: names of the states, in order.
     """
@@ -45,7 +49,7 @@ class Model:
     backend: str
     format: str
     precision: str
-    window: int | None
+    streaming: Streaming
     size: int
     state_names: tuple[str, ...]
     _opened: Opened
@@ -54,21 +58,43 @@ class Model:
     _golden: Golden | None
     _min_snr_db: float
 
-    def stream(self, window: int | None = None) -> Stream:
+    def stream(
+        self, window: int | None = None, hop: int | None = None, *, carry: bool = False, partial: bool = False
+    ) -> Stream:
         """A new stream from zero state.
 
-        Args:
-            window: answer each timestep as the model does on the last `window` inputs from zero state (on all,
-                until there are as many). None carries the state on for ever.
-        """
-        return Stream(self._opened.session(), self._fingerprint, self.name, window)
+        Without arguments it streams as `streaming` says, which is how the model was trained.
 
-    def fleet(self, streams: int) -> Fleet:
-        """So many streams from zero state, to be stepped together.
+        Args:
+            window: answer as the model does on the last `window` inputs from zero state.
+            hop: with a window, have an answer every so many timesteps; 1 by default, or what `streaming` says.
+            carry: carry the state on for ever, whatever the model was trained for.
+            partial: with a window, have answers before it is full, on the inputs that are there.
+
+        Raises:
+            InputError: the arguments contradict each other.
+        """
+        window_ = self.streaming.choose(carry, window, hop, partial)
+        return Stream(self._opened, self._fingerprint, self.name, window_)
+
+    def fleet(
+        self,
+        streams: int,
+        window: int | None = None,
+        hop: int | None = None,
+        *,
+        carry: bool = False,
+        partial: bool = False,
+    ) -> Fleet:
+        """So many streams from zero state, to be stepped together; for the other arguments see `stream`.
 
         On the native backend one reading of the weights serves many of them.
+
+        Raises:
+            InputError: the arguments contradict each other, or there is not so much memory.
         """
-        return Fleet(self._opened, streams, self._fingerprint, self.name)
+        window_ = self.streaming.choose(carry, window, hop, partial)
+        return Fleet(self._opened, whole("number of streams", streams), self._fingerprint, self.name, window_)
 
     def verify(self) -> Parity:
         """Replay the golden vectors here, on this device, and compare with what Keras gave.
@@ -92,8 +118,8 @@ class Model:
         return parity
 
     def replay(self, golden: Golden) -> Float32Array:
-        """Stream golden inputs, reset where they say so: (T, outputs)."""
-        return replay(self.stream(), golden)
+        """Stream golden inputs, reset where they say so: the answers that come due, (answers, outputs)."""
+        return replay(Stream(self._opened, self._fingerprint, self.name, golden.window), golden)
 
     @property
     def description(self) -> dict[str, str]:
@@ -107,7 +133,7 @@ class Model:
 
 
 def replay(stream: Stream, golden: Golden) -> Float32Array:
-    """Stream golden inputs, reset where they say so: (T, outputs)."""
+    """Stream golden inputs, reset where they say so: the answers that come due, (answers, outputs)."""
     answers: list[Float32Array] = []
     for sequence in golden.sequences():
         stream.reset()
@@ -128,8 +154,7 @@ def load(
             wrote.
         backend: `native`, `tflite`, `onnx`, `numpy`, or `auto`: the first of these that is installed and has an
             artifact.
-        precision: which artifact of a bundle; None takes the most precise there is. The network itself, in float32,
-            is in every bundle.
+        precision: which artifact of a bundle; None takes the most precise there is.
         allowed_signers: whose signature the bundle must have, as `Bundle.open` takes it.
 
     Returns:
@@ -158,19 +183,15 @@ def load(
     raise BackendUnavailableError(f"{where}: " + "; ".join(unavailable))
 
 
-def load_artifact(bundle: Bundle, entry: File, backend: str) -> Model:
-    """Load one file of a bundle: an artifact, or the network for the `numpy` backend.
+def load_artifact(bundle: Bundle, artifact: Artifact, backend: str) -> Model:
+    """Load one artifact of a bundle.
 
     Raises:
         BundleError: the file is damaged.
         BackendUnavailableError: the backend is not installed.
     """
-    content = bundle.read(entry)
-    source = f"{bundle.path}: {entry.file}"
-    if isinstance(entry, Artifact):
-        format_, precision, least = entry.format, entry.precision, entry.min_snr_db
-    else:
-        format_, precision, least = "native", "float32", TOLERANCES["float32"]
+    content = bundle.read(artifact)
+    source = f"{bundle.path}: {artifact.file}"
     manifest = bundle.manifest
     opened = open_artifact(backend, content, source)
     if (opened.features, opened.outputs) != (len(manifest.features), len(manifest.outputs)):
@@ -180,37 +201,35 @@ def load_artifact(bundle: Bundle, entry: File, backend: str) -> Model:
         manifest.features,
         manifest.outputs,
         backend,
-        format_,
-        precision,
-        manifest.window,
+        artifact.format,
+        artifact.precision,
+        manifest.streaming or Streaming(),
         len(content),
         opened.state_names,
         opened,
         _fingerprint(content),
         source,
         bundle.golden(),
-        least,
+        artifact.min_snr_db,
     )
 
 
-def _candidates(bundle: Bundle, backend: str, precision: str | None) -> list[tuple[str, File]]:
-    """Backends and files that fit what was asked for, the best first."""
+def _candidates(bundle: Bundle, backend: str, precision: str | None) -> list[tuple[str, Artifact]]:
+    """Backends and artifacts that fit what was asked for, the best first."""
     manifest = bundle.manifest
-    if not manifest.streamable:
+    if manifest.streaming is None:
         raise BundleError(
             f"{bundle.path}: the model cannot be streamed, so the bundle holds sequence graphs only; "
             "run these with their own interpreters"
         )
     order = sorted(TOLERANCES, key=lambda p: -TOLERANCES[p])
-    found: list[tuple[int, int, str, File]] = []
+    found: list[tuple[int, int, str, Artifact]] = []
     for rank, (name, (format_, _)) in enumerate(BACKENDS.items()):
         if backend not in ("auto", name):
             continue
-        if name in NETWORK_BACKENDS and manifest.network is not None and precision in (None, "float32"):
-            # It is always there: on the engine the best choice, on NumPy behind every exported artifact.
-            found.append((order.index("float32") if name == "native" else len(order), rank, name, manifest.network))
         found.extend(
-            (order.index(artifact.precision), rank, name, artifact)
+            # NumPy needs nothing, so it is always there, behind everything else.
+            (len(order) if name == "numpy" else order.index(artifact.precision), rank, name, artifact)
             for artifact in manifest.artifacts
             if artifact.format == format_ and artifact.graph == "step" and precision in (None, artifact.precision)
         )
@@ -219,7 +238,7 @@ def _candidates(bundle: Bundle, backend: str, precision: str | None) -> list[tup
         raise InputError(
             f"{bundle.path}: holds nothing for backend {backend!r} and precision {precision or 'any'}; it has {have}"
         )
-    return [(name, entry) for _, _, name, entry in sorted(found, key=lambda item: item[:2])]
+    return [(name, artifact) for _, _, name, artifact in sorted(found, key=lambda item: item[:2])]
 
 
 def _load_file(where: Path, backend: str, precision: str | None) -> Model:
@@ -235,12 +254,16 @@ def _load_file(where: Path, backend: str, precision: str | None) -> Model:
     try:
         raw: dict[str, Any] = json.loads(opened.metadata[METADATA_NAME])
         found = str(raw["precision"])
-        described = (str(raw["name"]), tuple(raw["features"]), tuple(raw["outputs"]), raw["window"])
-    except (KeyError, ValueError, TypeError) as error:
+        least = TOLERANCES[found]
+        streaming = from_json(Streaming, raw["streaming"], "streaming")
+        described = (str(raw["name"]), tuple(map(str, raw["features"])), tuple(map(str, raw["outputs"])))
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise BundleError(f"{where}: was not written by EdgeLSTM, or its description is damaged") from error
     if precision not in (None, found):
         raise InputError(f"{where}: is {found}, not {precision}")
-    name, features, outputs, window = described
+    name, features, outputs = described
+    if (opened.features, opened.outputs) != (len(features), len(outputs)):
+        raise BundleError(f"{where}: its widths are not those that its description gives")
     return Model(
         name,
         features,
@@ -248,14 +271,14 @@ def _load_file(where: Path, backend: str, precision: str | None) -> Model:
         backend,
         format_,
         found,
-        window,
+        streaming,
         len(content),
         opened.state_names,
         opened,
         _fingerprint(content),
         str(where),
         None,
-        TOLERANCES[found],
+        least,
     )
 
 

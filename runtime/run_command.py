@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="where to, behind what is there already when it goes on from --state; - (default) is standard output",
     )
     add_model_arguments(parser)
-    parser.add_argument("--window", type=int, metavar="T", help="answer as on the last T inputs from zero state")
+    add_streaming_arguments(parser)
     parser.add_argument("--state", type=Path, metavar="FILE", help="continue from this state and keep it up to date")
     parser.add_argument(
         "--save-every",
@@ -73,6 +73,22 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     add_signers_argument(parser)
 
 
+def add_streaming_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare how to stream, where it is not to be as the model was trained."""
+    how = parser.add_argument_group("how to stream (default: as the model was trained, which `inspect` shows)")
+    how.add_argument("--carry", action="store_true", help="carry the state on for ever")
+    how.add_argument("--window", type=int, metavar="T", help="answer on the last T inputs, from zero state")
+    how.add_argument("--hop", type=int, metavar="N", help="with a window: an answer every N timesteps")
+    how.add_argument(
+        "--partial", action="store_true", help="with a window: answers before it is full, on the inputs that are there"
+    )
+
+
+def streaming_settings(args: argparse.Namespace) -> dict[str, Any]:
+    """What `add_streaming_arguments` declared, as keywords of `Model.stream`."""
+    return {"carry": args.carry, "window": args.window, "hop": args.hop, "partial": args.partial}
+
+
 def run(args: argparse.Namespace) -> int:
     """Run the command.
 
@@ -90,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
 
         return serve(args)
     model = load(args.model, args.backend, args.precision, args.allowed_signers)
-    stream = model.stream(args.window)
+    stream = model.stream(**streaming_settings(args))
     goes_on = False
     if args.state is not None and args.state.exists():
         stream.restore(_read_state(args.state))
@@ -186,25 +202,31 @@ def _pump(
                 raise InputError(message) from error
             print(f"edgelstm: skipped: {message}", file=sys.stderr, flush=True)
             continue
-        if not np.isfinite(y).all() and not stream.healthy:
+        if y is not None and not np.isfinite(y).all() and not stream.healthy:
             # Outside of what --skip-bad skips: every later line would be as bad.
             raise InputError(
                 f"{name}: line {number}: after {stream.steps} timesteps the model's state is not a finite number any "
                 "more, and no later answer will be one; it does not stay bounded when its state is carried on. Answer "
-                f"on the last inputs only (--window {model.window or 'T'})"
+                f"on the last inputs only (--window {model.streaming.window or 'T'})"
             )
-        write(
-            json_object(model.outputs, y) if as_json or reader.kind == "json" else ",".join(str(value) for value in y)
-        )
-        if args.window is None and model.window is not None and stream.steps == model.window + 1:
-            note(
-                f"the model was trained on windows of {model.window} timesteps; the state is now "
-                f"carried past that (--window {model.window} answers on the last {model.window} only)"
-            )
+        if y is not None:
+            as_object = as_json or reader.kind == "json"
+            write(json_object(model.outputs, y) if as_object else ",".join(str(value) for value in y))
+        if stream.window is None and stream.steps == (model.streaming.window or 0) + 1 and model.streaming.window:
+            note(carried_note(model))
         if args.state is not None and time.monotonic() - saved >= save_every:
             _save(stream, args.state)
             saved = time.monotonic()
     return read
+
+
+def carried_note(model: Model) -> str:
+    """What whoever carries the state of a model trained on windows should know."""
+    window = model.streaming.window
+    return (
+        f"the model was trained on windows of {window} timesteps, and its state is carried past that "
+        f"(--window {window} answers on the last {window} only)"
+    )
 
 
 def _begun(path: str) -> bool:

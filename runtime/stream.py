@@ -10,9 +10,11 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from .backends import Float32Array, Session, Stepper
+from .backends import Float32Array, Opened, Stepper
 from .errors import InputError
 from .snapshot import Snapshot
+from .streaming import Window
+from .windows import Windows
 
 _FLOAT32 = np.dtype(np.float32)
 
@@ -23,33 +25,37 @@ warnings.filterwarnings("ignore", "invalid value encountered in dot", RuntimeWar
 class Stream:
     """One sequence in progress: a model and a state. Owned by one thread at a time.
 
-    Made by `Model.stream()`. With `window=T` the answer to each timestep is what the model gives for the last T
-    inputs from zero state, and costs T steps; without, the state is carried on for ever.
+    Made by `Model.stream()`. Without a window, the state is carried on for ever, and every timestep has an answer. With
+    one, each answer is what the model gives for the last T inputs from zero state.
+
+    Attributes:
+        window: the window, or None.
     """
 
-    def __init__(self, session: Session, fingerprint: bytes, name: str, window: int | None = None) -> None:
-        if window is not None and window < 1:
-            raise InputError(f"a window has at least 1 timestep, not {window}")
+    def __init__(self, opened: Opened, fingerprint: bytes, name: str, window: Window | None = None) -> None:
+        session = opened.session()
+        self.window = window
         self._session = session
         self._fingerprint = fingerprint
         self._name = name
-        self._window = window
-        self._recent: list[Float32Array] = []
         self._x, self._y = session.x, session.y
         self._shape, self._out_shape = session.x.shape, session.y.shape
         self._probe = np.zeros_like(session.x).dot
         self._answer = session.y.copy
-        self._advance = session.advance if window is None else self._advance_window
+        self._advance = session.advance
         self._counter: Any = self
         self._steps = 0
-        if window is None and hasattr(session, "stepper"):
+        self._windows: Windows | None = None
+        if window is not None:
+            self._windows = Windows(opened, window, 1, name)
+        elif hasattr(session, "stepper"):
             # The backend takes timesteps without Python in between. What it cannot take comes back to _Conversion,
             # which knows nothing of this stream, so that neither keeps the other alive.
             stepper: Stepper = cast(Any, session).stepper(_Conversion(name, self._shape, self._out_shape))
             self._counter = stepper
             self.step = stepper.step
 
-    def step(self, x: npt.ArrayLike, out: Float32Array | None = None) -> Float32Array:
+    def step(self, x: npt.ArrayLike, out: Float32Array | None = None) -> Float32Array | None:
         """One timestep.
 
         Args:
@@ -57,7 +63,8 @@ class Stream:
             out: where to write the answer, (outputs,) float32; nothing is allocated then.
 
         Returns:
-            (outputs,) float32: `out`, or a new array.
+            (outputs,) float32: `out`, or a new array. None where no answer is due: the window is not full yet, or
+            this is a timestep between two hops; `out` is as it was then.
 
         Raises:
             InputError: x or out does not fit, or a value is not finite; the state is as it was.
@@ -74,15 +81,17 @@ class Stream:
         except (FloatingPointError, RuntimeWarning):  # np.seterr(invalid="raise"), or warnings as errors
             bad = True
         if bad:
-            raise _bad_timestep(self._name, self._steps, buffer)
-        if out is None:
+            raise _bad_timestep(self._name, self.steps, buffer)
+        if out is not None and (out.shape != self._out_shape or out.dtype != _FLOAT32):
+            raise _bad_out(self._name, self._out_shape, out)
+        if self._windows is not None:
+            if not self._windows.step(buffer, self._y):
+                return None
+        else:
             self._advance()
             self._steps += 1
+        if out is None:
             return self._answer()
-        if out.shape != self._out_shape or out.dtype != _FLOAT32:
-            raise _bad_out(self._name, self._out_shape, out)
-        self._advance()
-        self._steps += 1
         out[...] = self._y
         return out
 
@@ -93,7 +102,7 @@ class Stream:
             xs: (T, features), finite numbers; T may be 0.
 
         Returns:
-            (T, outputs) float32.
+            (T, outputs) float32; by window, the answers that came due: (0 to T, outputs).
 
         Raises:
             InputError: xs does not fit, or a value is not finite; no timestep of the chunk was taken.
@@ -101,19 +110,19 @@ class Stream:
         if self._counter is not self:
             return self._run_natively(xs)
         chunk = self._chunk(xs)
+        if self._windows is not None:
+            due = len(self._windows.window.due(self.steps, self.steps + len(chunk)))
+            ys = np.empty((due, *self._out_shape), np.float32)
+            self._windows.run(chunk, ys)
+            return ys
         ys = np.empty((len(chunk), *self._out_shape), np.float32)
-        saved = self._session.states()
-        recent, steps = list(self._recent), self.steps
+        saved, steps = self._session.states(), self.steps
         try:
-            if self._window is None:
-                self._session.run(chunk, ys)
-                self._steps += len(chunk)
-            else:
-                for t in range(len(chunk)):
-                    ys[t] = self.step(chunk[t])
+            self._session.run(chunk, ys)
+            self._steps += len(chunk)
         except BaseException:
             self._session.restore(saved)
-            self._recent, self.steps = recent, steps
+            self._steps = steps
             raise
         return ys
 
@@ -132,19 +141,14 @@ class Stream:
     @property
     def steps(self) -> int:
         """Timesteps since the start or the last reset."""
+        if self._windows is not None:
+            return int(self._windows.steps[0])
         return self._steps if self._counter is self else int(self._counter.steps)
-
-    @steps.setter
-    def steps(self, value: int) -> None:
-        if self._counter is self:
-            self._steps = value
-        else:
-            self._counter.steps = value
 
     @property
     def healthy(self) -> bool:
         """Whether every state that is carried on is a finite number. Once one is not, only a reset helps."""
-        return self._window is not None or all(bool(np.isfinite(state).all()) for state in self._session.states())
+        return self._windows is not None or all(bool(np.isfinite(state).all()) for state in self._session.states())
 
     @property
     def features(self) -> int:
@@ -162,13 +166,19 @@ class Stream:
 
     def reset(self) -> None:
         """Back to zero state, as at the start of a sequence."""
+        if self._windows is not None:
+            self._windows.reset(0)
+            return
         self._session.reset()
-        self._recent.clear()
-        self.steps = 0
+        self._set_steps(0)
 
     def snapshot(self) -> bytes:
         """The state, to be restored into a stream of the same artifact later or elsewhere."""
-        return Snapshot(self._window, self.steps, self._recent, self._session.states()).to_bytes(self._fingerprint)
+        if self._windows is not None:
+            kept = Snapshot(self.window, self.steps, self._windows.recent(0))
+        else:
+            kept = Snapshot(None, self.steps, np.empty((0, self.features), np.float32), self._session.states())
+        return kept.to_bytes(self._fingerprint)
 
     def restore(self, snapshot: bytes) -> None:
         """Continue from a snapshot.
@@ -176,20 +186,19 @@ class Stream:
         Raises:
             InputError: it is damaged, of another model or artifact, or of another window; the state is as it was.
         """
-        templates = self._session.states()
-        given = Snapshot.from_bytes(snapshot, self._fingerprint, self._name, self._window, self._shape[0], templates)
+        templates = self._session.states() if self._windows is None else []
+        given = Snapshot.from_bytes(snapshot, self._fingerprint, self._name, self.window, self._shape[0], templates)
+        if self._windows is not None:
+            self._windows.restore(0, given.steps, given.recent)
+            return
         self._session.restore(given.states)
-        self._recent, self.steps = given.recent, given.steps
+        self._set_steps(given.steps)
 
-    def _advance_window(self) -> None:
-        newest = self._x.copy()
-        recent = [*self._recent, newest][-(self._window or 1) :]
-        # The answers before the last are of no use, but a backend may need the room to compute them.
-        self._session.reset()
-        ys = np.empty((len(recent), *self._out_shape), np.float32)
-        self._session.run(np.stack(recent), ys)
-        self._y[...] = ys[-1]
-        self._recent = recent
+    def _set_steps(self, steps: int) -> None:
+        if self._counter is self:
+            self._steps = steps
+        else:
+            self._counter.steps = steps
 
     def _chunk(self, xs: npt.ArrayLike) -> Float32Array:
         chunk = numbers(xs, self._name)

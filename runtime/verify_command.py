@@ -7,11 +7,12 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from .backends import BACKENDS, NETWORK_BACKENDS
-from .bundle import Artifact, Bundle, File
+from .backends import BACKENDS
+from .bundle import Bundle
 from .errors import BackendUnavailableError, InputError
+from .manifest import Artifact
 from .model import load_artifact
-from .parity import TOLERANCES, Parity, compare
+from .parity import Parity, compare
 from .sequence import replay_sequences
 from .signature import add_signers_argument
 from .table import table
@@ -67,48 +68,40 @@ def run(args: argparse.Namespace) -> int:
     return report(bundle, checks, args.json)
 
 
-def selected(bundle: Bundle, backend: str, precision: str | None) -> list[tuple[File, str]]:
-    """The bundle's files to check, each with the backend that runs it.
+def selected(bundle: Bundle, backend: str, precision: str | None) -> list[tuple[Artifact, str]]:
+    """The bundle's artifacts to check, each with the backend that runs it.
 
     Raises:
         InputError: none fits, or there is no such backend.
     """
     if backend not in ("auto", *BACKENDS):
         raise InputError(f"no backend {backend!r}; there are auto, {', '.join(BACKENDS)}")
-    manifest = bundle.manifest
-    chosen: list[tuple[File, str]] = [
+    chosen = [
         (artifact, name)
-        for artifact in manifest.artifacts
+        for artifact in bundle.manifest.artifacts
         for name, (format_, _) in BACKENDS.items()
         if artifact.format == format_ and backend in ("auto", name) and precision in (None, artifact.precision)
     ]
-    if (
-        manifest.network is not None
-        and manifest.network.file not in {artifact.file for artifact in manifest.artifacts}
-        and precision in (None, "float32")
-    ):
-        chosen.extend((manifest.network, name) for name in NETWORK_BACKENDS if backend in ("auto", name))
     if not chosen:
         raise InputError(f"{bundle.path}: holds nothing for backend {backend!r} and precision {precision or 'any'}")
     return chosen
 
 
-def check_golden(bundle: Bundle, entry: File, backend: str) -> Check:
-    """Replay the golden vectors through one file of a bundle."""
+def check_golden(bundle: Bundle, artifact: Artifact, backend: str) -> Check:
+    """Replay the golden vectors through one artifact of a bundle."""
     golden = bundle.golden()
-    if not isinstance(entry, Artifact):
-        label, least = "native float32", TOLERANCES["float32"]
-    else:
-        label, least = entry.label, entry.min_snr_db
+    label, least = artifact.label, artifact.min_snr_db
     try:
-        if isinstance(entry, Artifact) and entry.graph == "sequence":
-            answers = replay_sequences(entry.format, bundle.read(entry), f"{bundle.path}: {entry.file}", golden)
+        if artifact.graph == "sequence":
+            answers = replay_sequences(
+                artifact.format, bundle.read(artifact), f"{bundle.path}: {artifact.file}", golden
+            )
             expected = golden.outputs
             if len(answers) != len(expected):
                 # The model answers once per sequence, where the golden vectors have every prefix.
                 expected = expected[[*(start - 1 for start in golden.starts[1:]), -1]]
         else:
-            answers, expected = load_artifact(bundle, entry, backend).replay(golden), golden.outputs
+            answers, expected = load_artifact(bundle, artifact, backend).replay(golden), golden.outputs
     except BackendUnavailableError as error:
         return Check(label, backend, least, problem=f"not run: {error}")
     return Check(label, backend, least, compare(answers, expected))

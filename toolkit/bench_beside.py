@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from ..runtime.backends import Float32Array
-from ..runtime.bundle import Artifact, Bundle, File
+from ..runtime.bundle import Bundle
 from ..runtime.errors import BackendUnavailableError
+from ..runtime.manifest import Artifact
 from ..runtime.model import load_artifact
 
 BLOCKS = 40
@@ -47,8 +48,7 @@ def compare_native(bundle: Bundle) -> list[Beside]:
     found: list[Beside] = []
     xs = bundle.golden().inputs
     manifest = bundle.manifest
-    entries: dict[str, File] = {} if manifest.network is None else {"native float32": manifest.network}
-    entries |= {a.label: a for a in manifest.artifacts if a.graph == "step"}
+    entries = {a.label: a for a in manifest.artifacts if a.graph == "step"}
     for label, entry in entries.items():
         if not label.startswith("native"):
             continue
@@ -56,7 +56,7 @@ def compare_native(bundle: Bundle) -> list[Beside]:
             model = load_artifact(bundle, entry, "native")
         except BackendUnavailableError:
             return []
-        step = _cycle(model.stream().step, [np.ascontiguousarray(x) for x in xs])
+        step = _cycle(model.stream(carry=True).step, [np.ascontiguousarray(x) for x in xs])
         for rival in RIVALS.get(label.removeprefix("native "), ()):
             if rival not in entries:
                 continue
@@ -65,7 +65,7 @@ def compare_native(bundle: Bundle) -> list[Beside]:
             except BackendUnavailableError:
                 continue
             found.append(_beside(f"{label} step", name, step, call))
-        fleet = model.fleet(FLEET)
+        fleet = model.fleet(FLEET, carry=True)
         rows = np.resize(xs, (FLEET, xs.shape[1])).astype(np.float32)
         answers = np.empty((FLEET, len(manifest.outputs)), np.float32)
         together = lambda fleet=fleet, rows=rows, answers=answers: fleet.step(rows, out=answers)  # noqa: E731
@@ -80,9 +80,8 @@ def compare_native(bundle: Bundle) -> list[Beside]:
     return found
 
 
-def _rival(bundle: Bundle, entry: File, xs: Float32Array) -> tuple[str, Callable[[], object]]:
+def _rival(bundle: Bundle, entry: Artifact, xs: Float32Array) -> tuple[str, Callable[[], object]]:
     """The call that a program without this package would make at every step."""
-    assert isinstance(entry, Artifact)
     if entry.format == "onnx":
         return f"{entry.label} sess.run", _onnx_run(bundle.read(entry), xs[:1])
     return f"{entry.label} invoke", load_artifact(bundle, entry, "tflite").stream().bare_call()

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from ..runtime import verify_command
-from ..runtime.bundle import Artifact, Bundle, File
+from ..runtime.bundle import Bundle
 from ..runtime.errors import BackendUnavailableError, InputError
+from ..runtime.manifest import Artifact
 from ..runtime.model import load_artifact
 from ..runtime.table import table
 from .bench_beside import Beside, compare_native
@@ -91,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
     measured: list[Measurement] = []
     missing: list[str] = []
     for entry, backend in verify_command.selected(bundle, args.backend, args.precision):
-        if isinstance(entry, Artifact) and entry.graph == "sequence":
+        if entry.graph == "sequence":
             continue
         try:
             measured.append(measure(bundle, entry, backend, args.steps))
@@ -132,11 +133,11 @@ def _over_mqtt(bundle: Bundle, args: argparse.Namespace) -> int:
     return 0
 
 
-def measure(bundle: Bundle, entry: File, backend: str, steps: int) -> Measurement:
+def measure(bundle: Bundle, entry: Artifact, backend: str, steps: int) -> Measurement:
     """Measure one file of a bundle, the bare call and ours in turn, block by block."""
     begin = time.perf_counter()
     model = load_artifact(bundle, entry, backend)
-    stream = model.stream()
+    stream = model.stream(carry=True)
     load_ms = (time.perf_counter() - begin) * 1e3
     xs = bundle.golden().inputs
     rows = [np.ascontiguousarray(xs[i % len(xs)]) for i in range(BLOCK)]
@@ -158,9 +159,8 @@ def measure(bundle: Bundle, entry: File, backend: str, steps: int) -> Measuremen
     for chunk in chunks:
         stream.run(chunk)
     per_second = len(chunks) * CHUNK / (time.perf_counter() - begin)
-    label = entry.label if isinstance(entry, Artifact) else "native float32"
     return Measurement(
-        label,
+        entry.label,
         backend,
         statistics.median(bare_times) / 1e3,
         statistics.median(step_times) / 1e3,
@@ -185,10 +185,9 @@ def _times(call: Callable[[Any], object], rows: list[Any]) -> list[int]:
     return times
 
 
-def _stream_kib(bundle: Bundle, entry: File, backend: str) -> float:
+def _stream_kib(bundle: Bundle, entry: Artifact, backend: str) -> float:
     """Resident memory that each further stream takes after its first step, in a process that does nothing else."""
-    precision = entry.precision if isinstance(entry, Artifact) else "float32"
-    command = [sys.executable, "-c", _STREAMS, str(bundle.path), backend, precision, str(STREAMS)]
+    command = [sys.executable, "-c", _STREAMS, str(bundle.path), backend, entry.precision, str(STREAMS)]
     done = subprocess.run(command, capture_output=True, text=True)
     return float(done.stdout) if done.returncode == 0 and done.stdout else float("nan")
 
@@ -201,7 +200,7 @@ def resident():
 model = edgelstm.runtime.load(sys.argv[1], sys.argv[2], sys.argv[3])
 x = numpy.zeros(len(model.features), numpy.float32)
 def stream():
-    made = model.stream()
+    made = model.stream(carry=True)
     made.step(x)
     return made
 kept = [stream()]

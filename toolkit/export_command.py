@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ..runtime.errors import InputError, ParityError, UnsupportedModelError
-from ..runtime.parity import TOLERANCES, Parity, least_of_an_output
+from ..runtime.parity import PERFECT_SNR, TOLERANCES, Parity, least_of_an_output
+from ..runtime.streaming import WINDOW, Streaming
 from ..runtime.table import table
 
 
@@ -47,7 +48,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", help="what to call the model (default: what Keras calls it)")
     parser.add_argument("--features", metavar="A,B,…", help="names of the inputs, in order")
     parser.add_argument("--outputs", metavar="A,B,…", help="names of the outputs, in order")
-    parser.add_argument("--window", type=int, metavar="T", help="timesteps that the model was trained on at a time")
+    how = parser.add_argument_group(
+        "how it streams (default: by window, where the model takes a fixed number of timesteps and gives one answer)"
+    )
+    how.add_argument("--carry", action="store_true", help="carry the state on for ever")
+    how.add_argument(
+        "--window",
+        type=int,
+        metavar="T",
+        help="answer on the last T timesteps, from zero state; with --carry: it was trained on so many at a time",
+    )
+    how.add_argument("--hop", type=int, metavar="N", help="by window: an answer every N timesteps (default 1)")
     parser.add_argument(
         "--min-snr", type=float, metavar="DB", help="least parity with Keras, instead of the precision's"
     )
@@ -71,6 +82,8 @@ def run(args: argparse.Namespace) -> int:
         "features": _names(args.features),
         "outputs": _names(args.outputs),
         "window": args.window,
+        "hop": args.hop,
+        "carry": args.carry,
     }
     calibration = None
     output = args.output or args.model.with_suffix(".edge")
@@ -81,7 +94,9 @@ def run(args: argparse.Namespace) -> int:
         source = folder.model_path
         output = args.output or args.model / "model.edge"
         recorded = folder.export_settings()
+        chosen = args.carry or args.window is not None
         settings = {key: settings.get(key) or recorded.get(key) for key in (*settings, *recorded)}
+        settings["carry"] = args.carry if chosen else recorded["carry"] and args.hop is None
         calibration = folder.calibration()
     formats = _list(args.format)
     if "c" in formats:
@@ -122,15 +137,47 @@ def run(args: argparse.Namespace) -> int:
         _show(args, done, None)
         raise
     _show(args, done, bundle.path)
-    if not bundle.manifest.streamable and not args.json:
-        print("the model cannot be streamed: the bundle holds sequence graphs only")
-    if not bundle.manifest.carries_state and not args.json:
-        window = bundle.manifest.window
-        print(
-            f"note: carried on past its window of {window} timesteps, the model's state grows without bound; it was "
-            f"proved within the window. Stream it with window={window} (edgelstm-run --window {window})"
-        )
+    if not args.json:
+        print(how_it_streams(bundle.manifest.streaming))
     return 0 if all(result.passed for result in done) else 1
+
+
+def how_it_streams(streaming: Streaming | None) -> str:
+    """What whoever exported a model should know of how it will stream."""
+    if streaming is None:
+        return "the model cannot be streamed: the bundle holds sequence graphs only"
+    window, ratio = streaming.window, streaming.carried_snr_db
+    if streaming.mode == WINDOW:
+        every = "each timestep" if streaming.hop == 1 else f"every {streaming.hop} timesteps"
+        lines = [f"streams by window: {every}, Keras's answer on the last {window} timesteps, from zero state"]
+        if window == 1:
+            lines = [
+                "streams by window, of 1 timestep: the model takes one at a time and keeps no state between calls, so "
+                "it has no memory, and each answer depends on the newest input alone (--carry lets it have one)"
+            ]
+        elif not streaming.bounded:
+            lines.append("carrying the state would not do: it grows without bound past the window")
+        if ratio is not None and window != 1:
+            lines.append(f"carrying the state would answer differently: {_distance(ratio)} (--carry does so)")
+        return "\n".join(lines)
+    lines = ["streams with its state carried on for ever"]
+    if ratio is not None:
+        lines.append(
+            f"the model was trained on windows of {window} timesteps; on these it would answer differently: "
+            f"{_distance(ratio)} (--window {window} does so)"
+        )
+    if not streaming.bounded:
+        lines.append(
+            f"note: carried on past its window of {window} timesteps, the model's state grows without bound; it was "
+            f"proved within the window, so export it with --window {window} instead of --carry"
+        )
+    return "\n".join(lines)
+
+
+def _distance(ratio: float) -> str:
+    if ratio <= -PERFECT_SNR:
+        return "the two have nothing in common"
+    return f"{ratio:.0f} dB"
 
 
 def _export_c(args: argparse.Namespace, source: Any, calibration: Any, settings: dict[str, Any]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +28,17 @@ def run(args: argparse.Namespace) -> int:
         from .run_folder import read_run_folder
 
         folder = read_run_folder(path)
-        inspect_command.show({**describe_keras(folder.model_path), **_known(folder.export_settings())}, args.json)
+        settings = folder.export_settings()
+        shown = describe_keras(folder.model_path, settings.pop("carry"), settings.pop("window"))
+        inspect_command.show({**shown, **_known(settings)}, args.json)
     else:
         inspect_command.show(inspect_command.describe(path, args.allowed_signers), args.json)
     return 0
 
 
-def describe_keras(path: Path) -> dict[str, Any]:
+def describe_keras(path: Path, carry: bool = False, window: int | None = None) -> dict[str, Any]:
     """A Keras file, as a dictionary for `show`."""
-    from ..export import read_keras
+    from ..export import read_keras, streaming_of
     from ..export.description import describe
     from .quiet import quiet
 
@@ -48,7 +51,7 @@ def describe_keras(path: Path) -> dict[str, Any]:
         "outputs": [f"y{i}" for i in range(network.outputs)],
         "layers": list(describe(network)),
         "parameters": network.parameters,
-        "window": network.window,
+        "streaming": asdict(streaming_of(network, carry, window)),
         "states": [spec.name for spec in network.states],
         "state_bytes": sum(4 * spec.units for spec in network.states),
         "artifacts": [],

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..runtime.errors import InputError
+from ..runtime.streaming import CARRY
 
 VERSION = 1
 DESCRIPTION, MODEL, CALIBRATION, METRICS, HISTORY = (
@@ -41,8 +42,9 @@ class RunFolder:
         labels: the classes, in the order of the outputs.
         rows: rows or sequences in the parts for training, validation and test.
         settings: how it was trained.
-        notes: what was left out or filled.
+        notes: what was left out or filled, and how the model streams.
         metrics: errors on unseen data, beside the naive baseline.
+        streaming: how the model is to be streamed: `carry` or `window`.
     """
 
     path: Path
@@ -59,6 +61,7 @@ class RunFolder:
     settings: dict[str, Any]
     notes: tuple[str, ...]
     metrics: dict[str, Any]
+    streaming: str = CARRY
 
     @property
     def model_path(self) -> Path:
@@ -88,6 +91,7 @@ class RunFolder:
             "features": self.features,
             "outputs": self.outputs,
             "window": self.window,
+            "carry": self.streaming == CARRY,
             "training": training,
         }
 

@@ -11,10 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ..runtime import verify_command
-from ..runtime.bundle import Artifact, Bundle, File
+from ..runtime.bundle import Bundle
 from ..runtime.errors import BackendUnavailableError, InputError
+from ..runtime.manifest import Artifact
 from ..runtime.model import load_artifact
-from ..runtime.parity import TOLERANCES, Parity, compare
+from ..runtime.parity import Parity, compare
+from ..runtime.streaming import Streaming
 from ..runtime.table import table
 from ..runtime.verify_command import Check
 
@@ -36,13 +38,13 @@ def run(args: argparse.Namespace) -> int:
             raise InputError("--data and --steps need --against KERAS_FILE, which says what the outputs should be")
         return verify_command.run(args)
     bundle = Bundle.open(args.model, args.allowed_signers)
-    if not bundle.manifest.streamable:
+    if bundle.manifest.streaming is None:
         raise InputError(f"{bundle.path}: cannot be streamed; verify it without --against")
     xs, ys = expected(bundle, args.against, args.data, args.steps)
     checks: list[Check] = []
     tenths: list[tuple[Parity, Parity] | None] = []
     for entry, backend in verify_command.selected(bundle, args.backend, args.precision):
-        if isinstance(entry, Artifact) and entry.graph == "sequence":
+        if entry.graph == "sequence":
             continue
         check, ends = check_stream(bundle, entry, backend, xs, ys)
         checks.append(check)
@@ -66,8 +68,7 @@ def run(args: argparse.Namespace) -> int:
             "last tenth",
             "result",
         ]
-        resets = "in one stream" if bundle.manifest.carries_state else f"with a reset every {bundle.manifest.window}"
-        print(f"{len(xs):,} timesteps {resets}, against {args.against}\n")
+        print(f"{len(xs):,} timesteps {_how(bundle.manifest.streaming)}, against {args.against}\n")
         print(table(header, [_row(check, ends) for check, ends in zip(checks, tenths, strict=True)]))
     ran = [check for check in checks if check.problem is None]
     if not ran:
@@ -78,8 +79,8 @@ def run(args: argparse.Namespace) -> int:
 def expected(
     bundle: Bundle, keras_file: Path, data: Path | None, steps: int | None
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Inputs (T, features) and what the Keras model gives for them (T, outputs)."""
-    from ..export import read_keras, read_sequences
+    """Inputs (T, features), and the Keras model's answers as the bundle streams them: (answers, outputs)."""
+    from ..export import on_windows, read_keras, read_sequences
     from .quiet import quiet
 
     if steps is not None and steps < 1:
@@ -98,36 +99,51 @@ def expected(
         xs = read_sequences(data, manifest.features).reshape(-1, network.features)
     if steps is not None:
         xs = xs[np.arange(steps) % len(xs)]
-    reference = network.reference
-    if reference is None:
-        raise InputError(f"{keras_file}: gives nothing to compare with")
+    streaming = manifest.streaming or Streaming()
     with quiet():
-        return xs, np.concatenate([reference(xs[part]) for part in _parts(bundle, len(xs))])
+        if streaming.default is not None:
+            if len(xs) < streaming.default.timesteps:
+                raise InputError(
+                    f"{data or keras_file}: {len(xs)} timesteps, and the model answers on windows of "
+                    f"{streaming.default.timesteps}; bring more data, or repeat them with --steps"
+                )
+            return xs, on_windows(network, [xs], streaming.default)
+        reference = network.reference
+        if reference is None:
+            raise InputError(f"{keras_file}: gives nothing to compare with")
+        return xs, np.concatenate([reference(xs[part]) for part in _parts(streaming, len(xs))])
 
 
-def _parts(bundle: Bundle, steps: int) -> list[slice]:
+def _how(streaming: Streaming) -> str:
+    if streaming.default is not None:
+        every = "" if streaming.hop == 1 else f", every {streaming.hop}"
+        return f"by windows of {streaming.window}{every}"
+    return "in one stream" if streaming.bounded else f"with a reset every {streaming.window}"
+
+
+def _parts(streaming: Streaming, steps: int) -> list[slice]:
     """What to stream between one reset and the next: everything, or a window where the state cannot go past it."""
-    length = steps if bundle.manifest.carries_state else bundle.manifest.window or steps
+    length = steps if streaming.bounded or streaming.default is not None else streaming.window or steps
     return [slice(start, start + length) for start in range(0, steps, length)]
 
 
 def check_stream(
-    bundle: Bundle, entry: File, backend: str, xs: npt.NDArray[np.float32], ys: npt.NDArray[np.float32]
+    bundle: Bundle, artifact: Artifact, backend: str, xs: npt.NDArray[np.float32], ys: npt.NDArray[np.float32]
 ) -> tuple[Check, tuple[Parity, Parity] | None]:
-    """Stream the inputs through one file of a bundle: all of it, and its first and last tenth apart."""
-    label = entry.label if isinstance(entry, Artifact) else "native float32"
-    least = entry.min_snr_db if isinstance(entry, Artifact) else TOLERANCES["float32"]
+    """Stream the inputs through one artifact of a bundle: all of it, and its first and last tenth apart."""
+    label, least = artifact.label, artifact.min_snr_db
     try:
-        stream = load_artifact(bundle, entry, backend).stream()
-        answers = np.empty_like(ys)
-        for part in _parts(bundle, len(xs)):
+        stream = load_artifact(bundle, artifact, backend).stream()
+        answers: list[npt.NDArray[np.float32]] = []
+        for part in _parts(bundle.manifest.streaming or Streaming(), len(xs)):
             stream.reset()
-            answers[part] = stream.run(xs[part])
+            answers.append(stream.run(xs[part]))
+        got = np.concatenate(answers)
     except BackendUnavailableError as error:
         return Check(label, backend, least, problem=f"not run: {error}"), None
-    tenth = max(len(xs) // 10, 1)
-    ends = compare(answers[:tenth], ys[:tenth]), compare(answers[-tenth:], ys[-tenth:])
-    return Check(label, backend, least, compare(answers, ys)), ends
+    tenth = max(len(ys) // 10, 1)
+    ends = compare(got[:tenth], ys[:tenth]), compare(got[-tenth:], ys[-tenth:])
+    return Check(label, backend, least, compare(got, ys)), ends
 
 
 def _row(check: Check, ends: tuple[Parity, Parity] | None) -> list[Any]:

@@ -15,8 +15,8 @@ import numpy.typing as npt
 from ...runtime import elm
 from ...runtime.archive import write_folder
 from ...runtime.backends import open_artifact
-from ...runtime.bundle import Golden
 from ...runtime.errors import BackendUnavailableError, BundleError, InputError, ParityError
+from ...runtime.golden import Golden
 from ...runtime.memory import state_bytes
 from ...runtime.model import replay as replay_stream
 from ...runtime.network import Network
@@ -187,7 +187,7 @@ def _compare(content: bytes, golden: Golden) -> Parity:
         opened = open_artifact("native", content, "c")
     except BackendUnavailableError:
         opened = open_artifact("numpy", content, "c")
-    return compare(replay_stream(Stream(opened.session(), b"", "c"), golden), golden.outputs)
+    return compare(replay_stream(Stream(opened, b"", "c", golden.window), golden), golden.outputs)
 
 
 def _shortened(golden: Golden) -> Golden:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from ...runtime.bundle import Golden
+from ...runtime.golden import Golden
 from .source import array
 
 

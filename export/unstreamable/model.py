@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ...runtime.bundle import Golden
 from ...runtime.errors import UnsupportedModelError
+from ...runtime.golden import Golden
 from ..from_keras.file import load
 from ..golden import SEED, synthetic_inputs
 

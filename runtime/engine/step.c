@@ -1,31 +1,7 @@
 /* A timestep: the layers one after another, each for all streams of a tile. */
+#include "step.h"
+
 #include <math.h>
-#include <string.h>
-
-#include "state.h"
-
-/* The streams that go through the layers together, and their room to work in. */
-typedef struct tile {
-    const edgelstm_model *model;
-    const edgelstm_state *state;
-    const kernel *k;
-    uint32_t n;
-    int frozen; /* Masked timesteps: states stay as they are. */
-    stream *streams[EDGELSTM_TILE];
-    float *spare[2][EDGELSTM_TILE], *gates[EDGELSTM_TILE];
-    rows a, b;
-} tile;
-
-static void place_work(tile *t) {
-    for (uint32_t i = 0; i < t->n; i++) {
-        unsigned char *at = t->state->work + i * t->state->work_size;
-        t->spare[0][i] = (float *)(void *)at;
-        t->spare[1][i] = t->spare[0][i] + t->model->row;
-        t->gates[i] = t->spare[1][i] + t->model->row;
-        t->a.q[i].q = t->gates[i] + t->model->gates;
-        t->b.q[i].q = (unsigned char *)t->a.q[i].q + 2 * (size_t)t->model->digits;
-    }
-}
 
 static void quantize(const tile *t, const matrix *m, rows *r, uint32_t width) {
     if (m->precision != ELM_INT8) return;
@@ -170,11 +146,9 @@ static void stateless(tile *t, const operation *o, float *const *out) {
     for (uint32_t i = 0; i < t->n; i++) t->b.row[i] = out[i];
 }
 
-/* All layers, from the inputs in t->b to the outputs in it. */
-static void forward(tile *t) {
-    const operation *const end = t->state->plan + t->state->operations;
+void edgelstm_forward(tile *t, const operation *o, uint32_t count) {
     unsigned turn = 0;
-    for (const operation *o = t->state->plan; o < end; o++) {
+    for (; count; count--, o++) {
         if (is_recurrent(o->layer)) {
             recurrent(t, o);
         } else {
@@ -185,21 +159,6 @@ static void forward(tile *t) {
     if (!t->frozen) {
         for (uint32_t i = 0; i < t->n; i++) t->streams[i]->newest ^= 1;
     }
-}
-
-static int is_masked(const edgelstm_model *model, const float *x) {
-    if (!model->masked) return 0;
-    for (uint32_t j = 0; j < model->features; j++) {
-        if (x[j] != model->mask_value) return 0;
-    }
-    return 1;
-}
-
-/* A masked timestep is a row of zeros to the layers before the first recurrent one, as in Keras. */
-static const float *input_of(const tile *t, uint32_t i, const float *x) {
-    if (!t->frozen) return x;
-    memset(t->spare[1][i], 0, 4 * (size_t)t->model->features);
-    return t->spare[1][i];
 }
 
 int edgelstm_step(const edgelstm_model *model, edgelstm_state *state, const float *x, float *y) {
@@ -216,7 +175,7 @@ int edgelstm_step(const edgelstm_model *model, edgelstm_state *state, const floa
     t.streams[0] = stream_of(state, 0);
     place_work(&t);
     t.b.row[0] = input_of(&t, 0, x);
-    forward(&t);
+    edgelstm_forward(&t, state->plan, state->operations);
     memcpy(y, t.b.row[0], 4 * (size_t)model->outputs);
     return EDGELSTM_OK;
 }
@@ -275,7 +234,7 @@ int edgelstm_fleet_step(const edgelstm_model *model, edgelstm_state *state, cons
                 t.streams[j] = stream_of(state, streams == NULL ? rows_of[j] : streams[rows_of[j]]);
                 t.b.row[j] = input_of(&t, j, xs + rows_of[j] * model->features);
             }
-            if (t.n) forward(&t);
+            if (t.n) edgelstm_forward(&t, state->plan, state->operations);
             for (uint32_t j = 0; j < t.n; j++)
                 memcpy(ys + rows_of[j] * model->outputs, t.b.row[j], 4 * (size_t)model->outputs);
         }

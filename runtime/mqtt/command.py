@@ -13,6 +13,7 @@ from ..heartbeat import Heartbeat
 from ..interrupt import Interrupt, interrupts
 from ..model import Model, load
 from ..notes import note
+from ..run_command import carried_note, streaming_settings
 from .broker import broker
 from .connection import Connection
 from .payload import PayloadReader
@@ -42,7 +43,8 @@ def serve(args: argparse.Namespace) -> int:
     reader = PayloadReader(model.features, model.outputs, args.payload or "auto", sequence)
     with ExitStack() as stack:
         stop = stack.enter_context(interrupts())
-        store = StreamStore(model, args.window, args.state, args.max_streams or 10000)
+        settings = streaming_settings(args)
+        store = StreamStore(lambda: model.stream(**settings), args.state, args.max_streams or 10000)
         stack.callback(store.close)
         connection = Connection(
             address,
@@ -114,10 +116,7 @@ def _say(args: argparse.Namespace, model: Model) -> None:
     notes: list[str] = []
     if args.state is None:
         notes.append("without --state FOLDER, all streams start from zero state next time")
-    if args.window is None and model.window is not None:
-        notes.append(
-            f"the model was trained on windows of {model.window} timesteps; states are carried past that "
-            f"(--window {model.window} answers on the last {model.window} only)"
-        )
+    if model.streaming.window is not None and model.streaming.choose(**streaming_settings(args)) is None:
+        notes.append(carried_note(model))
     for text in notes:
         note(text)

@@ -15,14 +15,14 @@ class Answer:
         mid: packet identifier of the message.
         digest: of its content.
         sequence: its sequence number, or None.
-        payload: the answer; empty where the model had none that is a finite number.
+        payload: the answer; None where none was due, empty where the model had none that is a finite number.
         acknowledged: number of the acknowledgement of the message, as `Connection.acknowledge` counts; None before.
     """
 
     mid: int
     digest: bytes
     sequence: int | None
-    payload: bytes
+    payload: bytes | None
     acknowledged: int | None = None
 
 

@@ -189,14 +189,18 @@ class Service:
             record.add(answer, confirmed)
             self._store.changed(record)
         entry.answer, entry.save = answer, record.save
-        if answer.payload:
+        if answer.payload is None:
+            entry.confirm()
+        elif answer.payload:
             self._send(self._topics.answers, matched, answer.payload, entry)
         else:
             self._send(self._topics.errors, matched, _error(message.topic, _DIVERGED, answer.sequence), entry)
 
-    def _step(self, record: Record, reading: Reading) -> bytes:
+    def _step(self, record: Record, reading: Reading) -> bytes | None:
         with self._heartbeat.step():
             y = record.stream.step(reading.values)
+        if y is None:
+            return None
         return self._reader.answer(reading, y) if np.isfinite(y).all() or record.stream.healthy else b""
 
     def _report(self, entry: _Open, matched: tuple[str, ...], text: str, sequence: int | None) -> None:

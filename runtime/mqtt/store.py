@@ -13,12 +13,13 @@ import json
 import os
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BackendUnavailableError, InputError
-from ..model import Model
+from ..stream import Stream
 from .record import Answer, Record
 
 if TYPE_CHECKING:
@@ -46,12 +47,11 @@ class StreamStore:
         next_save: number of the save that will have what changes now.
     """
 
-    def __init__(self, model: Model, window: int | None, folder: Path | None, limit: int) -> None:
+    def __init__(self, new_stream: Callable[[], Stream], folder: Path | None, limit: int) -> None:
         """Open or create the file.
 
         Args:
-            model: whose streams.
-            window: of the streams, or None.
+            new_stream: makes a stream from zero state.
             folder: where to keep them; None forgets them in the end.
             limit: how many streams to hold in memory at most.
 
@@ -59,7 +59,7 @@ class StreamStore:
             InputError: the folder is unusable, in use, or of another model.
             BackendUnavailableError: this Python has no SQLite.
         """
-        self._model, self._window, self._limit = model, window, limit
+        self._new_stream, self._limit = new_stream, limit
         self.saved, self.next_save = 0, 1
         self._name = "the states" if folder is None else str(folder)
         self._records: OrderedDict[str, Record] = OrderedDict()
@@ -188,7 +188,7 @@ class StreamStore:
             self._left[topic] = _row(record)
 
     def _load(self, topic: str) -> Record:
-        stream = self._model.stream(self._window)
+        stream = self._new_stream()
         save = 0
         if topic in self._left:
             row, save = self._left[topic], self.next_save
@@ -203,7 +203,10 @@ class StreamStore:
             stream.restore(state)
         except InputError as error:
             raise InputError(f"{self._name}: {topic}: {error}; choose another --state") from error
-        kept = [Answer(mid, bytes.fromhex(d), n, text.encode("latin-1")) for mid, d, n, text in json.loads(answers)]
+        kept = [
+            Answer(mid, bytes.fromhex(d), n, None if text is None else text.encode("latin-1"))
+            for mid, d, n, text in json.loads(answers)
+        ]
         return Record(topic, stream, sequence, kept, save)
 
     def _rows(self, statement: str, *values: Any) -> list[Any]:
@@ -216,7 +219,10 @@ class StreamStore:
 
 
 def _row(record: Record) -> _Row:
-    answers = [(a.mid, a.digest.hex(), a.sequence, a.payload.decode("latin-1")) for a in record.answers]
+    answers = [
+        (a.mid, a.digest.hex(), a.sequence, None if a.payload is None else a.payload.decode("latin-1"))
+        for a in record.answers
+    ]
     return record.topic, record.stream.snapshot(), record.sequence, json.dumps(answers)
 
 

@@ -195,11 +195,11 @@ def test_one_wheel_serves_every_python_and_is_small(tmp_path):
         runtime = {name: size for name, size in names.items() if name.startswith("edgelstm/runtime/")}
         assert ("edgelstm/runtime/_native.abi3.so" in runtime) == (compiler == "cc")
         assert "edgelstm/runtime/engine/edgelstm.h" in runtime
-        assert not [name for name in names if name.endswith("native_module.c") or name.startswith("tests")]
+        assert not [name for name in names if "/native_" in name or name.startswith("tests")]
         if compiler == "cc":
             assert "-cp311-abi3-" in wheel.name
             mqtt = sum(size for name, size in runtime.items() if name.startswith("edgelstm/runtime/mqtt/"))
-            assert sum(runtime.values()) - mqtt <= 600_000
+            assert sum(runtime.values()) - mqtt <= 650_000
             assert mqtt <= 70_000
 
 
