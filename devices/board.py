@@ -22,7 +22,8 @@ from types import TracebackType
 from typing import IO, Any, TypeVar, cast
 
 from ..runtime.errors import EdgeLSTMError
-from .agent.messages import Facts, MessageError, Probe, Request, plain, read
+from ..runtime.typed_json import from_json
+from .agent.messages import Facts, Probe, Request, plain
 
 A = TypeVar("A")
 
@@ -32,6 +33,7 @@ _CLOSE_SECONDS = 5
 # What runs on the board, each behind those that it imports.
 _MODULES = (
     "runtime.sealed",
+    "runtime.typed_json",
     "devices.agent.errors",
     "devices.agent.messages",
     "devices.agent.storage",
@@ -142,9 +144,9 @@ class Board:
 
     def _read(self, request: Request[A], raw: object) -> A:
         try:
-            return cast("A", read(request.answer, raw, f"the answer to {request.command}"))
-        except MessageError as error:
-            raise BoardError(f"{self.host}: {error}") from error
+            return cast("A", from_json(request.answer, raw, f"the answer to {request.command}"))
+        except ValueError as error:
+            raise BoardError(f"{self.host}: {error}, which is none that this EdgeLSTM knows") from error
 
     def _connected(self) -> subprocess.Popen[bytes]:
         """The agent's process, on a connection of its own if the one before has ended."""

@@ -90,6 +90,8 @@ class Manifest:
         golden: golden vectors: inputs, and Keras's outputs for them.
         training: what training recorded (task, target, horizon, sampling, labels), if anything.
         versions: the packages that made the bundle.
+        counter: grows from one signed bundle of this name to the next, so that a board can tell an older one; 0 of one
+            that was never signed.
     """
 
     name: str
@@ -102,8 +104,11 @@ class Manifest:
     golden: File
     training: dict[str, Any] = field(default_factory=dict[str, Any])
     versions: dict[str, str] = field(default_factory=dict[str, str])
+    counter: int = 0
 
     def __post_init__(self) -> None:
+        if not 0 <= self.counter < 2**63:
+            raise ValueError(f"has the counter {self.counter}")
         for what, names in (("features", self.features), ("outputs", self.outputs)):
             if not 0 < len(names) <= MAX_WIDTH:
                 raise ValueError(f"has {len(names)} {what}")

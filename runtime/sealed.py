@@ -21,17 +21,17 @@ def unseal(data: bytes) -> dict[str, Any]:
     """What was sealed.
 
     Raises:
-        ValueError: it is not what `seal` wrote, in words that go behind a file's name.
+        ValueError: it is not what `seal` wrote.
     """
     try:
         content: Any = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise ValueError("is damaged: not the JSON that was written") from error
+        raise ValueError("not the JSON that was written") from error
     if not isinstance(content, dict) or _SUM not in content:
-        raise ValueError("is damaged: not what was written")
+        raise ValueError("not what was written")
     del content[_SUM]
     if seal(content) != data:  # pyright: ignore[reportUnknownArgumentType]
-        raise ValueError("is damaged: its SHA-256 differs")
+        raise ValueError("its SHA-256 differs")
     return content  # pyright: ignore[reportUnknownVariableType]
 
 

@@ -1,6 +1,6 @@
 """What runs on the board: sent over SSH as text, it needs Python's standard library and nothing else.
 
-Its commands take what came over the wire, checked by `messages.py`, and give what goes back. `model.py` says how a
+Its commands take what came over the wire, as `messages.py` has it, and give what goes back. `model.py` says how a
 model's folder is laid out, `storage.py` how anything there is changed, `switch.py` how another version becomes current.
 """
 
@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
+from ...runtime.typed_json import from_json
 from . import condition, lifecycle, storage, switch
 from .errors import RefusedError
 from .messages import (
@@ -24,7 +25,6 @@ from .messages import (
     Facts,
     Hold,
     Listing,
-    MessageError,
     Probe,
     Prune,
     Pruned,
@@ -35,7 +35,6 @@ from .messages import (
     Verify,
     Versions,
     plain,
-    read,
 )
 from .model import Model, requires_signatures
 
@@ -67,9 +66,9 @@ PACKAGES = {
 
 def _command(kind: type[Any], work: Callable[..., object], raw: Mapping[str, Any], *more: object) -> dict[str, Any]:
     try:
-        request = read(kind, raw, f"the request to {kind.command}")
-    except MessageError as error:
-        raise RefusedError(str(error)) from error
+        request = from_json(kind, dict(raw), f"the request to {kind.command}")
+    except ValueError as error:
+        raise RefusedError(f"{error}; deploy again, with one EdgeLSTM on this side and that") from error
     return plain(work(request, *more))
 
 

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from ...runtime.sealed import seal
+from ...runtime.typed_json import from_json
 from . import storage
 from .errors import RefusedError
-from .messages import Listed, MessageError, Receive, Step, Verified, Verify, read
+from .messages import Listed, Receive, Step, Verified, Verify
 from .model import SUMS, Model, digest
 from .switch import before
 
@@ -102,8 +103,8 @@ def verify(request: Verify) -> Verified:
     bundle, precision = version / "bundle.edge", request.precision or ""
     arguments = ["-c", _MEASURE, str(bundle), request.backend, precision, str(request.steps)]
     try:
-        step = read(Step, _python(version, arguments, "measured"), "what was measured")
-    except MessageError as error:
+        step = from_json(Step, _python(version, arguments, "measured"), "its answer")
+    except ValueError as error:
         raise RefusedError(f"could not be measured on the board: {error}") from error
     chosen = ["--backend", step.backend, *(["--precision", step.precision] if step.precision else [])]
     checked = _python(version, ["-m", "edgelstm.runtime.cli", "verify", str(bundle), "--json", *chosen], "verified")

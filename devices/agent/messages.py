@@ -1,82 +1,16 @@
 """What a computer and a board say to each other: one dataclass for each request and each answer, used by both sides.
 
-They cross the wire as JSON. What comes in is read against the dataclass: an unknown key, a missing one and a value of
+They cross the wire as JSON, and are read by `typed_json.from_json`: an unknown key, a missing one and a value of
 another type are refused with a sentence, whichever side sent them.
 """
 
 from __future__ import annotations
 
 import math
-import types
-from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
-from typing import Any, ClassVar, Generic, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Generic, TypeVar, cast
 
-M = TypeVar("M")
 A = TypeVar("A")
-
-
-class MessageError(ValueError):
-    """What came in is no such message."""
-
-
-def read(kind: type[M], raw: object, what: str) -> M:
-    """A message from what JSON held.
-
-    Args:
-        kind: its dataclass.
-        raw: what came in.
-        what: it is, for the error.
-
-    Raises:
-        MessageError: it has a key that is not known here, lacks one, or has a value of another type.
-    """
-    if not isinstance(raw, Mapping):
-        raise MessageError(f"{what} is {_shown(raw)}, where an object belongs")
-    given = cast("Mapping[str, object]", raw)
-    known = {field.name: field for field in fields(cast(Any, kind))}
-    if unknown := [key for key in given if key not in known]:
-        raise MessageError(
-            f"{what} has {_shown(unknown[0])}, which is not known here (known are {', '.join(known)}); "
-            "use the same EdgeLSTM wherever you deploy from"
-        )
-    hints, values = get_type_hints(kind), dict[str, Any]()
-    for name, field in known.items():
-        if name in given:
-            values[name] = _value(hints[name], given[name], f"{name!r} of {what}")
-        elif field.default is MISSING and field.default_factory is MISSING:
-            raise MessageError(f"{what} lacks {name!r}")
-    return kind(**values)
-
-
-def _value(hint: Any, raw: object, what: str) -> Any:
-    origin, arguments = get_origin(hint), get_args(hint)
-    if hint is Any:
-        return raw
-    if origin in (Union, types.UnionType):
-        (inner,) = (argument for argument in arguments if argument is not type(None))
-        return None if raw is None else _value(inner, raw, what)
-    if is_dataclass(hint):
-        return read(cast("type[Any]", hint), raw, what)
-    if origin is tuple and isinstance(raw, list | tuple):
-        items = cast("list[object]", raw)
-        if arguments[-1] is ...:
-            return tuple(_value(arguments[0], item, what) for item in items)
-        if len(items) == len(arguments):
-            return tuple(_value(each, item, what) for each, item in zip(arguments, items, strict=True))
-    if origin is dict and isinstance(raw, Mapping):
-        pairs = cast("Mapping[str, object]", raw).items()
-        return {str(key): _value(arguments[1], item, what) for key, item in pairs}
-    if hint is float and isinstance(raw, int | float) and not isinstance(raw, bool) and math.isfinite(raw):
-        return float(raw)
-    if isinstance(hint, type) and isinstance(raw, hint) and isinstance(raw, bool) == (hint is bool):
-        return raw
-    raise MessageError(f"{what} is {_shown(raw)}, where {getattr(hint, '__name__', hint)} belongs")
-
-
-def _shown(raw: object) -> str:
-    text = repr(raw)
-    return text if len(text) <= 60 else f"{text[:60]}…"
 
 
 def plain(message: object) -> dict[str, Any]:
@@ -120,8 +54,8 @@ class Facts:
 
     machine: str
     bits: int
-    python: tuple[int, int, int]
-    libc: tuple[str, str]
+    python: tuple[int, ...]
+    libc: tuple[str, ...]
     packages: dict[str, str | None]
     systemctl: bool
     requires_signatures: bool
@@ -130,6 +64,10 @@ class Facts:
     deployed: tuple[str, ...]
     uid: int
     system: str
+
+    def __post_init__(self) -> None:
+        if len(self.python) != 3 or len(self.libc) != 2:
+            raise ValueError("its versions have other parts than versions have")
 
     @property
     def platform(self) -> str:
@@ -242,6 +180,10 @@ class Report:
     step_us: StepTimes
     model: str | None = None
     backend: str | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.pid < 2**31 or self.steps < 0 or not all(0 <= x < math.inf for x in (self.up, self.written)):
+            raise ValueError("its figures are such as no service has")
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,10 @@ from pathlib import Path
 from typing import Any
 
 from ...runtime.sealed import seal, unseal
+from ...runtime.typed_json import from_json
 from . import storage
 from .errors import RefusedError
-from .messages import Deployed, MessageError, read
+from .messages import Deployed, plain
 
 DEPLOYMENT, SUMS = "deployment.json", "sums.json"
 SIGNERS = Path("/etc/edgelstm/allowed_signers")
@@ -46,6 +47,18 @@ class Sums:
 
 
 @dataclass(frozen=True)
+class Signed:
+    """Of a signed bundle: its name, and the counter that grows from one to the next of that name."""
+
+    name: str
+    counter: int
+
+    def __post_init__(self) -> None:
+        if self.counter < 0:
+            raise ValueError(f"its counter is {self.counter}")
+
+
+@dataclass(frozen=True)
 class Switching:
     """A way from one version to another that was not finished.
 
@@ -53,13 +66,13 @@ class Switching:
         before: the version that was current, or None.
         to: the one that was to be.
         history: as it was before.
-        accept: name and counter that count as accepted when it is finished.
+        accept: what counts as accepted when it is finished.
     """
 
     before: str | None
     to: str
     history: tuple[str, ...]
-    accept: tuple[str, int] | None = None
+    accept: Signed | None = None
 
 
 @dataclass(frozen=True)
@@ -123,12 +136,11 @@ class Model:
         """
         path = self.version(id_) / DEPLOYMENT
         try:
-            return read(Deployed, json.loads(path.read_bytes()), str(path))
+            return from_json(Deployed, json.loads(path.read_bytes()), "it")
         except OSError as error:
             raise RefusedError(f"{path}: cannot be read ({error.strerror})") from error
         except (ValueError, RecursionError) as error:
-            words = str(error) if isinstance(error, MessageError) else f"{path} is damaged: it is no JSON"
-            raise RefusedError(words) from error
+            raise RefusedError(f"{path} is damaged, or of a later EdgeLSTM: {error}") from error
 
     def check(self, id_: str) -> None:
         """Whether a version is what arrived, to the byte.
@@ -175,9 +187,7 @@ class Model:
 
     def write_switching(self, switching: Switching) -> None:
         """Note the way before the first step."""
-        content = {"before": switching.before, "to": switching.to, "history": list(switching.history)}
-        accept = None if switching.accept is None else list(switching.accept)
-        storage.write(self.base / "switching.json", seal({**content, "accept": accept}))
+        storage.write(self.base / "switching.json", seal(plain(switching)))
 
     def finish_switching(self) -> None:
         """There is no such way any more."""
@@ -192,17 +202,18 @@ class Model:
         path = self.base.parent / "accepted.json"
         return _sealed(_Accepted, path).accepted if os.path.lexists(path) else {}
 
-    def accept(self, name: str, counter: int) -> None:
+    def accept(self, signed: Signed) -> None:
         """Keep a counter."""
         try:
             known = self.accepted()
         except RefusedError:
             storage.set_aside(self.base.parent / "accepted.json")
             known = {}
-        if known.get(name) != counter:
-            storage.write(self.base.parent / "accepted.json", seal({"accepted": {**known, name: counter}}))
+        if known.get(signed.name) != signed.counter:
+            content = {"accepted": {**known, signed.name: signed.counter}}
+            storage.write(self.base.parent / "accepted.json", seal(content))
 
-    def signed(self, id_: str, allow_older: bool) -> tuple[str, int] | None:
+    def signed(self, id_: str, allow_older: bool) -> Signed | None:
         """Name and counter of a version's bundle, where signatures are required; their checks are the runtime's.
 
         Raises:
@@ -210,19 +221,19 @@ class Model:
         """
         if not requires_signatures():
             return None
-        name, counter = _counter(self.version(id_) / "bundle.edge")
+        signed = _signed(self.version(id_) / "bundle.edge")
         try:
-            last = self.accepted().get(name, 0)
+            last = self.accepted().get(signed.name, 0)
         except RefusedError as error:
             if allow_older:
-                return name, counter
+                return signed
             raise RefusedError(f"{error}; --allow-older begins it anew with this bundle") from error
-        if counter < last and not allow_older:
+        if signed.counter < last and not allow_older:
             raise RefusedError(
-                f"the bundle is older than one that was accepted here: its counter is {counter}, that of {name} was "
-                f"{last}; sign it again (`edgelstm sign`), or take it as it is with --allow-older"
+                f"the bundle is older than one that was accepted here: its counter is {signed.counter}, that of the "
+                f"last {signed.name} was {last}; sign it again (`edgelstm sign`), or take it as it is (--allow-older)"
             )
-        return name, counter
+        return signed
 
 
 @dataclass(frozen=True)
@@ -237,25 +248,20 @@ class _Accepted:
 
 def _sealed(kind: type[Any], path: Path) -> Any:
     try:
-        return read(kind, unseal(path.read_bytes()), str(path))
+        return from_json(kind, unseal(path.read_bytes()), "it")
     except OSError as error:
         raise RefusedError(f"{path}: cannot be read ({error.strerror})") from error
-    except MessageError as error:
-        raise RefusedError(str(error)) from error
     except ValueError as error:
-        raise RefusedError(f"{path} {error}") from error
+        raise RefusedError(f"{path} is damaged, or of another EdgeLSTM: {error}") from error
 
 
-def _counter(bundle: Path) -> tuple[str, int]:
+def _signed(bundle: Path) -> Signed:
     try:
         with zipfile.ZipFile(bundle) as archive, archive.open("manifest.json") as file:
             manifest: Mapping[str, Any] = json.loads(file.read(_MAX_MANIFEST_BYTES))
-        name, counter = manifest["name"], manifest.get("counter", 0)
-        if not isinstance(name, str) or type(counter) is not int or counter < 0:
-            raise ValueError("its name or counter cannot be one")
+        return from_json(Signed, {"name": manifest["name"], "counter": manifest.get("counter", 0)}, "its manifest")
     except (OSError, zipfile.BadZipFile, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise RefusedError(f"the bundle's counter cannot be read ({error})") from error
-    return name, counter
 
 
 def digest(path: Path) -> str:

@@ -97,7 +97,7 @@ def _forward(place: Place, model: Model, switching: Switching) -> str:
         problem = service.stop(place)
     if not problem:
         if switching.accept is not None:
-            model.accept(*switching.accept)
+            model.accept(switching.accept)
         model.finish_switching()
     return problem
 
