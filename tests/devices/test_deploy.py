@@ -15,8 +15,9 @@ from typing import TextIO
 
 import numpy as np
 import pytest
-from edgelstm.devices.agent.messages import Facts, Receive, Versions
-from edgelstm.devices.board import Board, pack
+from edgelstm.devices.agent.messages import Facts, Hold, Receive, Versions, plain
+from edgelstm.devices.board import Board, BoardError, pack
+from edgelstm.devices.deploy import located
 from edgelstm.export import export
 from edgelstm.runtime import load
 
@@ -340,8 +341,73 @@ def test_a_board_that_requires_signatures(kind, bundles, wheels, tmp_path):
         flipped.write_bytes(content)
         assert deploy(board, flipped, wheels, "--name", "pump").status in (1, 2)
         assert current(board) is None
+        old = Path(shutil.copy(bundle, tmp_path / "old.edge"))
+        assert call("sign", bundle, "--key", tmp_path / "ours").status == 0
         done = deploy(board, bundle, wheels)
         assert done.status == 0, done.out
+        newest = current(board)
+        replayed = deploy(board, old, wheels)
+        assert (replayed.status, "is older than one that was accepted here" in replayed.out) == (1, True), replayed.out
+        assert current(board) == newest
+        allowed = deploy(board, old, wheels, "--allow-older")
+        assert allowed.status == 0, allowed.out
+        assert current(board) != newest
+        assert deploy(board, old, wheels).status == 0  # That is the one now.
+        accepted = base(board).parent / "accepted.json"
+        accepted.write_bytes(accepted.read_bytes().replace(b":", b";", 1))
+        damaged = deploy(board, bundle, wheels)
+        assert (damaged.status, "accepted.json is damaged" in damaged.out) == (1, True), damaged.out
+        assert deploy(board, bundle, wheels, "--allow-older").status == 0
+
+
+def test_two_deployments_wait_for_each_other(board, bundles, wheels, monkeypatch, tmp_path):
+    """Whoever is killed keeps nobody waiting. A folder for temporary files may have a long name."""
+    long = tmp_path / ("x" * 120)
+    long.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(long))
+    place = located("pump", str(base(board)), False)
+    with Board(board.host, board.options) as first:
+        first.call(Hold(**plain(place)))
+        command = [sys.executable, "-m", "edgelstm.toolkit.cli", "deploy", bundles["first"], board.host]
+        command += [*board.arguments, "--wheels", wheels]
+        seconds = [
+            subprocess.Popen([*map(str, command)], stdout=subprocess.PIPE, text=True, env={**os.environ}) for _ in "ab"
+        ]
+        for second in seconds:
+            assert second.stdout is not None
+            said = []
+            while "waits until another deployment here ends" not in (line := second.stdout.readline()):
+                said.append(line)
+                assert line, said
+            assert "process" in line
+        assert current(board) is None
+        assert first._process is not None
+        first._process.kill()
+        for second in seconds:
+            out, _ = second.communicate(timeout=120)
+            assert second.returncode == 0, out
+    assert len(list((base(board) / "versions").iterdir())) == 2
+
+
+def test_a_report_that_nobody_writes_is_not_waited_for(board, bundles, wheels):
+    assert deploy(board, bundles["first"], wheels).status == 0
+    state = base(board) / "state"
+    os.mkfifo(state / "report.json")
+    shown = call("status", board.host, *board.arguments)
+    assert (shown.status, "report.json: is no file, so it is not the service's report" in shown.out) == (1, True)
+    (state / "report.json").unlink()
+    start = base(board) / "current/start"
+    start.write_text(start.read_text() + "# more\n")
+    shown = call("status", board.host, *board.arguments)
+    assert (shown.status, "start is not the file that arrived" in shown.out) == (1, True)
+    listed = call("deploy", "pump", board.host, "--list", *board.arguments)
+    assert "current, DAMAGED" in listed.out
+
+
+@pytest.mark.parametrize("host", ["x@-oProxyCommand=touch PWN", "a;b", "`b`", "$(b)", " ", "", "a\n-b"])
+def test_a_host_that_is_none(host):
+    with pytest.raises(BoardError, match="no host's name"), Board(host):
+        pass
 
 
 def test_a_host_key_that_is_not_known_is_not_waved_through(board, bundles, wheels):
