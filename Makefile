@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 LEGACY := .venv-tflite-runtime
+# Whole files to each worker, which share their models, in the order of tests/conftest.py.
+BY_FILE := --dist loadfile --no-loadscope-reorder
 # What the extension module is built from: an editable install does not see that these have changed.
 ENGINE := setup.py $(wildcard runtime/*.c runtime/engine/*.[ch])
 
@@ -12,10 +14,10 @@ demo: $(VENV)/.toolkit
 	$(BIN)/edgelstm demo
 
 test: lint $(VENV)/.dev $(LEGACY)/.ready
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not devices"
+	$(BIN)/python -m pytest -n 2 $(BY_FILE) -m "not devices"
 
 test-fast: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not devices" -q
+	$(BIN)/python -m pytest -n 2 $(BY_FILE) -m "not slow and not devices" -q
 
 # Wheels of the runtime for boards, into dist, each run in a userland of its processor. Takes Debian's cross compilers,
 # QEMU and mmdebstrap: .ci/system-packages.
@@ -43,7 +45,7 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(LEGACY) runtime/*.so build dist *.egg-info .pytest_cache .ruff_cache demo-output .userlands
+	rm -rf $(VENV) $(LEGACY) runtime/*.so build dist *.egg-info .pytest_cache .ruff_cache demo-output .userlands .node
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -57,6 +57,12 @@ def required_signers(given: str | os.PathLike[str] | None = None) -> Path | None
     return Path(named)
 
 
+def refuse_single_file(path: Path, given: str | os.PathLike[str] | None = None) -> None:
+    """Raise `BundleError` where signatures are required, which a single file cannot have."""
+    if (signers := required_signers(given)) is not None:
+        raise BundleError(f"{path}: a single file is never signed, and {signers} requires it; load the bundle")
+
+
 def check_signature(manifest: bytes, signature: bytes | None, signers: Path, source: str) -> str:
     """Who signed a manifest, if that is an allowed signer: the first whose line fits in every respect.
 

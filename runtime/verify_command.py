@@ -12,7 +12,7 @@ from .bundle import Bundle
 from .errors import BackendUnavailableError, InputError
 from .manifest import Artifact
 from .model import load_artifact
-from .parity import Parity, compare
+from .parity import Parity, Tolerance
 from .sequence import replay_sequences
 from .signature import add_signers_argument
 from .table import table
@@ -26,14 +26,14 @@ class Check:
 
     label: str
     backend: str
-    min_snr_db: float
+    tolerance: Tolerance
     parity: Parity | None = None
     problem: str | None = None
 
     @property
     def passed(self) -> bool:
         """Whether it ran and is within its tolerance."""
-        return self.parity is not None and self.parity.within(self.min_snr_db)
+        return self.parity is not None and self.tolerance.met_by(self.parity)
 
     @property
     def result(self) -> str:
@@ -46,7 +46,8 @@ class Check:
         return {
             "artifact": self.label,
             "backend": self.backend,
-            "min_snr_db": self.min_snr_db,
+            "min_snr_db": self.tolerance.snr_db,
+            "min_output_snr_db": self.tolerance.output_snr_db,
             "passed": self.passed,
             "parity": measured,
             "problem": self.problem,
@@ -90,7 +91,7 @@ def selected(bundle: Bundle, backend: str, precision: str | None) -> list[tuple[
 def check_golden(bundle: Bundle, artifact: Artifact, backend: str) -> Check:
     """Replay the golden vectors through one artifact of a bundle."""
     golden = bundle.golden()
-    label, least = artifact.label, artifact.min_snr_db
+    label, tolerance = artifact.label, bundle.manifest.tolerance(artifact)
     try:
         if artifact.graph == "sequence":
             answers = replay_sequences(
@@ -103,8 +104,8 @@ def check_golden(bundle: Bundle, artifact: Artifact, backend: str) -> Check:
         else:
             answers, expected = load_artifact(bundle, artifact, backend).replay(golden), golden.outputs
     except BackendUnavailableError as error:
-        return Check(label, backend, least, problem=f"not run: {error}")
-    return Check(label, backend, least, compare(answers, expected))
+        return Check(label, backend, tolerance, problem=f"not run: {error}")
+    return Check(label, backend, tolerance, tolerance.compare(answers, expected))
 
 
 def report(bundle: Bundle, checks: list[Check], as_json: bool) -> int:
@@ -133,5 +134,7 @@ def _rows(checks: list[Check]) -> list[list[object]]:
         if p is not None:
             worst = f"{p.worst_output_snr_db:.1f}"
             figures = [f"{p.snr_db:.1f}", worst, f"{p.max_abs_error:.2e}", f"{p.rmse:.2e}", p.steps]
-        rows.append([check.label, check.backend, figures[0], f"{check.min_snr_db:g}", *figures[1:], check.result])
+        rows.append(
+            [check.label, check.backend, figures[0], f"{check.tolerance.snr_db:.4g}", *figures[1:], check.result]
+        )
     return rows

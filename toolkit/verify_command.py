@@ -15,7 +15,7 @@ from ..runtime.bundle import Bundle
 from ..runtime.errors import BackendUnavailableError, InputError
 from ..runtime.manifest import Artifact
 from ..runtime.model import load_artifact
-from ..runtime.parity import Parity, compare
+from ..runtime.parity import Parity
 from ..runtime.streaming import Streaming
 from ..runtime.table import table
 from ..runtime.verify_command import Check
@@ -131,7 +131,7 @@ def check_stream(
     bundle: Bundle, artifact: Artifact, backend: str, xs: npt.NDArray[np.float32], ys: npt.NDArray[np.float32]
 ) -> tuple[Check, tuple[Parity, Parity] | None]:
     """Stream the inputs through one artifact of a bundle: all of it, and its first and last tenth apart."""
-    label, least = artifact.label, artifact.min_snr_db
+    label, tolerance = artifact.label, bundle.manifest.tolerance(artifact)
     try:
         stream = load_artifact(bundle, artifact, backend).stream()
         answers: list[npt.NDArray[np.float32]] = []
@@ -140,16 +140,16 @@ def check_stream(
             answers.append(stream.run(xs[part]))
         got = np.concatenate(answers)
     except BackendUnavailableError as error:
-        return Check(label, backend, least, problem=f"not run: {error}"), None
+        return Check(label, backend, tolerance, problem=f"not run: {error}"), None
     tenth = max(len(ys) // 10, 1)
-    ends = compare(got[:tenth], ys[:tenth]), compare(got[-tenth:], ys[-tenth:])
-    return Check(label, backend, least, compare(got, ys)), ends
+    ends = tolerance.compare(got[:tenth], ys[:tenth]), tolerance.compare(got[-tenth:], ys[-tenth:])
+    return Check(label, backend, tolerance, tolerance.compare(got, ys)), ends
 
 
 def _row(check: Check, ends: tuple[Parity, Parity] | None) -> list[Any]:
     p = check.parity
     if p is None or ends is None:
-        return [check.label, check.backend, "", f"{check.min_snr_db:g}", "", "", "", "", "", check.result]
+        return [check.label, check.backend, "", f"{check.tolerance.snr_db:.4g}", "", "", "", "", "", check.result]
     figures = [
         f"{p.worst_output_snr_db:.1f}",
         f"{p.max_abs_error:.2e}",
@@ -157,4 +157,4 @@ def _row(check: Check, ends: tuple[Parity, Parity] | None) -> list[Any]:
         f"{ends[0].rmse:.2e}",
         f"{ends[1].rmse:.2e}",
     ]
-    return [check.label, check.backend, f"{p.snr_db:.1f}", f"{check.min_snr_db:g}", *figures, check.result]
+    return [check.label, check.backend, f"{p.snr_db:.1f}", f"{check.tolerance.snr_db:.4g}", *figures, check.result]

@@ -10,6 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import numpy.typing as npt
 
 from ...runtime import elm
@@ -20,11 +21,12 @@ from ...runtime.golden import Golden
 from ...runtime.memory import state_bytes
 from ...runtime.model import replay as replay_stream
 from ...runtime.network import Network
-from ...runtime.parity import TOLERANCES, Parity, compare
+from ...runtime.parity import Parity, compare
 from ...runtime.stream import Stream
 from ..calibration import as_sequences
+from ..conditioning import ALLOWANCE
 from ..description import describe
-from ..golden import golden_vectors, longest_sequence
+from ..golden import proof_of
 from ..to_native import native_step_file
 from .compiler import Size, measure, replay
 from .source import model_source
@@ -119,18 +121,23 @@ def export_c(
 
         source = read_keras(source)
     data = None if calibration is None else as_sequences(calibration, source.features)
-    golden = golden_vectors(source, data, longest_sequence(source, data, window or source.window))
-    least = TOLERANCES[precision] if min_snr is None else min_snr
+    proof = proof_of(source, data, window or source.window)
+    golden, tolerance = proof.golden, proof.conditioning.tolerance(precision, min_snr)
     described = native_step_file(source, precision, {"name": name})
-    parity = _compare(described, golden)
-    if not parity.within(least):
-        shortfall = parity.shortfall(least, _names("y", outputs, source.outputs))
+    parity = tolerance.compare(_replayed(described, golden), golden.outputs)
+    if not tolerance.met_by(parity):
+        shortfall = tolerance.shortfall(parity, _names("y", outputs, source.outputs))
         raise ParityError(
             f"{source.name}: c {precision} is not within tolerance of Keras, so nothing is written: {shortfall}"
         )
     content = native_step_file(source, precision, None)
     short = _shortened(golden)
-    checked = short if _compare(described, short).snr_db >= least else golden
+    plain = compare(_replayed(described, short), short.outputs).snr_db
+    checked = short
+    if plain < tolerance.snr_db:
+        checked, plain = golden, compare(_replayed(described, golden), golden.outputs).snr_db
+    # The self-test knows nothing of probabilities, whose unit is 1 however small they are.
+    least = min(tolerance.snr_db, plain - ALLOWANCE) if tolerance.probabilities else tolerance.snr_db
     engine = _engine()
     sources = [file for file in engine if file.endswith(".c")]
     definitions = _not_needed(content)
@@ -154,8 +161,8 @@ def export_c(
         if problem:
             raise ParityError(f"{source.name}: the C sources are not written: {problem}")
         sizes = (*here, *measure(folder, name, sources, definitions))
-    state, ran = state_bytes(content), problem is not None
-    project = CProject(where, name, precision, parity, least, len(content), state, sizes, tuple(definitions), ran)
+    state, ran, asked = state_bytes(content), problem is not None, tolerance.snr_db
+    project = CProject(where, name, precision, parity, asked, len(content), state, sizes, tuple(definitions), ran)
     everything["README.md"] = _readme(project, source).encode()
     try:
         write_folder(where, everything, *_MARKER)
@@ -181,13 +188,13 @@ def _names(stem: str, given: Sequence[str] | None, count: int) -> list[str]:
     return names
 
 
-def _compare(content: bytes, golden: Golden) -> Parity:
+def _replayed(content: bytes, golden: Golden) -> npt.NDArray[np.float32]:
     """Replay on the engine, or, where it was not built, on NumPy, which reads the same file."""
     try:
         opened = open_artifact("native", content, "c")
     except BackendUnavailableError:
         opened = open_artifact("numpy", content, "c")
-    return compare(replay_stream(Stream(opened, b"", "c", golden.window), golden), golden.outputs)
+    return replay_stream(Stream(opened, b"", "c", golden.window), golden)
 
 
 def _shortened(golden: Golden) -> Golden:

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from ...runtime.errors import UnsupportedModelError
 from ...runtime.parity import compare
-from ..from_keras.chain import graph_of
+from ..from_keras.ends import graph_of
 from ..from_keras.functions import keras2_functions
 from ..from_keras.reference import copy_weights, float32_config
 from ..to_onnx.writer import OPSET

@@ -9,8 +9,10 @@ import numpy as np
 
 from ...runtime.errors import UnsupportedModelError
 from ...runtime.golden import Golden
+from ..conditioning import PROBABILITIES
+from ..from_keras.ends import check_ends, check_input, graph_of
 from ..from_keras.file import load
-from ..golden import SEED, synthetic_inputs
+from ..golden_inputs import SEED, synthetic_inputs
 
 STEPS, LENGTHS = 1024, (64, 32, 7, 1)
 
@@ -39,22 +41,20 @@ class UnstreamableModel:
 
         Raises:
             InputError: the file cannot be read.
-            UnsupportedModelError: it does not have one input of rank 3 and one output of a known width.
+            UnsupportedModelError: it does not have one input of rank 3, of floats, and one output of a known width.
         """
         loaded = load(source)
         model, called = loaded.model, name or loaded.name
-        if len(model.inputs) != 1 or len(model.outputs) != 1:
+        graph = graph_of(model)
+        check_ends(graph, f'model "{model.name}"')
+        check_input(model)
+        shape, width = graph.inputs[0].shape, graph.outputs[0].shape[-1]
+        if width is None:
             raise UnsupportedModelError(
-                f"{called}: has {len(model.inputs)} inputs and {len(model.outputs)} outputs; a sequence graph has one "
-                "of each; export a keras.Model of one input and one output"
+                f"{called}: gives {tuple(graph.outputs[0].shape)}, and an exported graph gives a fixed number of "
+                "outputs; build it with a fixed number of timesteps (Input((T, features)))"
             )
-        shape, result = model.inputs[0].shape, model.outputs[0].shape
-        if len(shape) != 3 or shape[2] is None or result[-1] is None:
-            raise UnsupportedModelError(
-                f"{called}: takes {tuple(shape)} and gives {tuple(result)}; a sequence graph takes "
-                "(batch, time, features) and needs the widths of both"
-            )
-        return cls(called, model, int(shape[2]), int(result[-1]), shape[1])
+        return cls(called, model, int(shape[2]), int(width), shape[1])
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -65,6 +65,14 @@ class UnstreamableModel:
     def parameters(self) -> int:
         """Number of weights."""
         return int(self.model.count_params())
+
+    @property
+    def probabilities(self) -> bool:
+        """Whether the outputs come from a sigmoid or a softmax."""
+        last = self.model.outputs[0]._keras_history.operation
+        return getattr(getattr(last, "activation", None), "__name__", "") in PROBABILITIES or (
+            type(last).__name__ == "Softmax"
+        )
 
     def golden(self) -> Golden:
         """Sequences of several lengths (of the only one, where the model takes but one), and Keras's outputs.

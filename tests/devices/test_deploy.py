@@ -8,7 +8,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 import zipfile
 from pathlib import Path
 from typing import TextIO
@@ -26,6 +25,7 @@ from tests.devices.stand_in import StandIn
 from tests.engine.models import inputs, network
 from tests.engine.toolchain import require
 from tests.toolkit.conftest import call
+from tests.waiting import until
 from tests.wheel import build_wheel
 
 pytestmark = pytest.mark.slow
@@ -142,16 +142,14 @@ def test_a_service_carries_its_state_from_version_to_version(board, bundles, whe
         assert done.status == 0, done.out + done.err
         assert "service runs" in done.out
         answers = _fed(feed, state, xs[:40])
-        time.sleep(6)  # Until a report has been written.
+        log = board.home / ".running/edgelstm-pump.service.log"
+        until(lambda: log.read_text().count("WATCHDOG=1") >= 10, "the service lives")
+        assert log.read_text().startswith("READY=1")
+        until(lambda: status(board)[0]["report"]["steps"] == 40, "the report says what was done")
         (shown,) = status(board)
         assert shown["running"]
-        assert shown["report"]["steps"] == 40
         assert 0 < shown["report"]["step_us"]["p50"] <= shown["report"]["step_us"]["p99"]
-        log = (board.home / ".running/edgelstm-pump.service.log").read_text()
-        assert log.startswith("READY=1")
-        assert log.count("WATCHDOG=1") >= 10
         # The same bundle again: the old process is stopped with its state saved, and the new one goes on from there.
-        time.sleep(1)
         again = deploy(board, bundles["first"], wheels, *SERVICE)
         assert again.status == 0, again.out + again.err
         answers = np.concatenate([answers, _fed(feed, state, xs[40:], 40)])
@@ -170,13 +168,12 @@ def _fed(feed, state: Path, rows: np.ndarray, before: int = 0) -> np.ndarray:
     """The answers to these rows, behind those that were there before."""
     feed.write("".join(",".join(map(str, row)) + "\n" for row in rows))
     feed.flush()
-    end = time.monotonic() + 30
-    while time.monotonic() < end:
-        lines = (state / "out").read_text().splitlines() if (state / "out").exists() else []
-        if len(lines) == before + len(rows):
-            return np.loadtxt(lines[before:], delimiter=",", ndmin=2)
-        time.sleep(0.05)
-    raise AssertionError("no answers")
+    until(lambda: len(_lines(state)) == before + len(rows), "the answers")
+    return np.loadtxt(_lines(state)[before:], delimiter=",", ndmin=2)
+
+
+def _lines(state: Path) -> list[str]:
+    return (state / "out").read_text().splitlines() if (state / "out").exists() else []
 
 
 def test_a_version_that_does_not_come_up_gives_way_to_the_one_before(board, bundles, wheels):
@@ -288,8 +285,8 @@ def test_a_connection_that_breaks_half_way(board, bundles, wheels):
     assert "the connection broke" in done.out
     assert current(board) == before
     config.write_text(text)
-    time.sleep(2)
-    assert [path.name for path in (base(board) / "versions").iterdir()] == [before]
+    versions = base(board) / "versions"
+    until(lambda: [path.name for path in versions.iterdir()] == [before], "what had arrived is removed")
     assert deploy(board, bundles["second"], wheels).status == 0
     assert current(board) != before
 

@@ -14,6 +14,35 @@ static void *aligned(size_t size) {
     return memory;
 }
 
+/* Windows of any length and hop, and any bytes as their snapshot behind its head and before its checksum. */
+static void use_windows(const edgelstm_model *model, const unsigned char *bytes, size_t size, const float *xs,
+                        float *ys) {
+    const size_t window = 1 + bytes[size - 1] % 9, hop = 1 + bytes[size - 2] % 11;
+    const size_t room = edgelstm_windows_size(model, 2, window, hop);
+    edgelstm_windows *windows;
+    unsigned char due[2];
+    size_t answers;
+    if (room > LARGEST_STATE) return;
+    void *memory = aligned(room);
+    if (edgelstm_windows_init(model, memory, room, 2, window, hop, bytes[size - 3] & 1, &windows)) abort();
+    const size_t length = edgelstm_windows_snapshot_size(model, windows);
+    unsigned char *snapshot = malloc(length);
+    for (size_t t = 0; t < 12; t++) edgelstm_windows_fleet_step(model, windows, NULL, 2, xs, ys, due);
+    if (edgelstm_windows_snapshot(model, windows, 1, snapshot, length)) abort();
+    for (size_t i = 0; i < length - 20; i++) snapshot[16 + i] = bytes[i % size];
+    const uint32_t checksum = edgelstm_crc32(snapshot, length - 4);
+    memcpy(snapshot + length - 4, &checksum, 4);
+    edgelstm_windows_restore(model, windows, 0, snapshot, length);
+    edgelstm_windows_answers(model, windows, 0, 3, &answers);
+    if (answers > 3) abort();
+    if (edgelstm_windows_run(model, windows, xs, 3, ys, answers, &answers)) abort();
+    if (edgelstm_windows_snapshot(model, windows, 0, snapshot, length)) abort();
+    if (edgelstm_windows_restore(model, windows, 1, snapshot, length)) abort();
+    if (edgelstm_windows_fleet_step(model, windows, NULL, 2, xs, ys, due)) abort();
+    free(snapshot);
+    free(memory);
+}
+
 static void use(const unsigned char *bytes, size_t size) {
     edgelstm_model model;
     edgelstm_state *state;
@@ -34,6 +63,7 @@ static void use(const unsigned char *bytes, size_t size) {
     if (edgelstm_snapshot(&model, state, 1, snapshot, length)) abort();
     if (edgelstm_restore(&model, state, 2, snapshot, length)) abort();
     if (size >= length) edgelstm_restore(&model, state, 0, bytes + size - length, length);
+    use_windows(&model, bytes, size, xs, ys);
     free(memory);
     free(xs);
     free(ys);

@@ -11,6 +11,9 @@ from tests.engine.models import NAMES, precisions, write
 from tests.engine.toolchain import ENGINE, HERE, STRICT, compile_engine, language, link, require, run
 
 STEPS = 200  # Of which a fleet's last stream, that starts a hundred late, sees half.
+WINDOW_STEPS = 60  # Two windows of thirty.
+# Every kind of cell, masked timesteps, layers before, between and behind the cells.
+WINDOWED = ["tutorial_last", "masking", "gru", "gru_reset_before", "simple_rnn", "activation_layers", "LSTM 2 7 8 3"]
 pytestmark = pytest.mark.slow
 BUILDS = {
     "gcc": ("gcc", "-O3"),
@@ -38,6 +41,16 @@ def test_every_model_on_every_kernel(build, tmp_path):
         for precision in precisions(name):
             printed = run(program, *write(tmp_path, name, precision, STEPS))
             assert printed.splitlines()[-1].startswith("portable ")
+
+
+def test_windows_in_flight_are_replays_to_the_bit(build, tmp_path):
+    folder, compiler, flags, objects = build
+    program = link(folder / "check_windows", compiler, HERE / "check_windows.c", objects, *flags)
+    sanitized = any("sanitize" in flag for flag in flags)
+    for name in WINDOWED:
+        for precision in precisions(name)[-1 if sanitized else 0 :]:  # They are slow, and a place is a place in any.
+            model, inputs, _ = write(tmp_path, name, precision, WINDOW_STEPS)
+            assert run(program, model, inputs).splitlines()[-1] == "portable"
 
 
 def test_whatever_is_wrong_has_its_error(build, tmp_path):

@@ -82,7 +82,8 @@ class ScriptedBroker:
         assert self._connection is not None
         self._connection.settimeout(seconds)
         try:
-            return not self._connection.recv(1, socket.MSG_PEEK)
+            assert self._connection.recv(1, socket.MSG_PEEK), "the client has gone"
+            return False
         except TimeoutError:
             return True
         finally:

@@ -6,16 +6,16 @@ import json
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import paho.mqtt.client as mqtt
 import pytest
 
 from tests.engine.toolchain import require
+from tests.runtime.command_line import call_process
 from tests.runtime.conftest import textbook_lstm
 from tests.runtime.mosquitto import Mosquitto, Peer, until
-from tests.runtime.served import Served, refused
+from tests.runtime.served import Served
 
 
 @pytest.fixture
@@ -31,6 +31,13 @@ def peer(broker):
     made = Peer(broker, "#")
     yield made
     made.close()
+
+
+def refused(*arguments: object) -> str:
+    """What it says as a process of its own, which leaves its streams and its connection to others."""
+    done = call_process(*arguments)
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False), done.stderr
+    return done.stderr
 
 
 def text(x: np.ndarray, **more: int) -> str:
@@ -114,14 +121,40 @@ def close(payloads: list[bytes], want: np.ndarray) -> bool:
 @pytest.mark.parametrize("kept", [True, False])
 def test_streams_leave_memory_and_come_back(bundle, broker, peer, weights, xs, options, kept):
     state = ("--state", bundle.parent / "states") if kept else ()
-    with Served(bundle, broker.url, *state, *options):
+    with Served(bundle, broker.url, *state, *options, observed=True) as served:
         for t in range(4):
             for k in range(6):
                 peer.publish(f"plant/{k}/in", text(xs[10 * k + t], seq=t))
-            time.sleep(1.5 if "--idle" in options else 0)
+            if "--idle" in options:
+                until(lambda leave=6 * (t + 1): served.said.count("has left") >= leave, "all streams leave memory")
         for k in range(6):
             want = textbook_lstm(weights, xs[10 * k : 10 * k + 4])
             assert close(peer.wait(f"plant/{k}/out", 4), want)
+        assert "has left" in served.said
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_windows_answer_when_they_are_due_and_go_on_after_a_restart(bundle, broker, peer, weights, xs, killed):
+    """T = 4, hop = 3: answers to timesteps 3, 6, 9, 12; a repetition of one without an answer has none either."""
+    options = ("--window", 4, "--hop", 3, "--state", bundle.parent / "states")
+    want = np.array([textbook_lstm(weights, xs[t - 3 : t + 1])[-1] for t in (3, 6, 9, 12)])
+    served = Served(bundle, broker.url, *options)
+    for t in range(8):
+        peer.publish("plant/7/in", text(xs[t], seq=t))
+    assert close(peer.wait("plant/7/out", 2), want[:2])
+    if killed:
+        served.kill()
+    else:
+        served.end()
+        assert served.counts() == {"messages": 8, "duplicates": 0, "malformed": 0, "ignored": 0}
+    served = Served(bundle, broker.url, *options)
+    for t in range(5, 13):
+        peer.publish("plant/7/in", text(xs[t], seq=t))
+    until(lambda: json.loads(peer.on("plant/7/out")[-1])["seq"] == 12, "the last answer")
+    got = {json.loads(payload)["seq"]: payload for payload in peer.on("plant/7/out")}
+    assert sorted(got) == [3, 6, 9, 12]
+    assert close([got[t] for t in (3, 6, 9, 12)], want)
+    served.end()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -202,7 +235,7 @@ def test_a_state_folder_serves_one_process_and_one_model(bundle, broker, xs):
         peer.close()
         served.end()
     assert "of another model" in refused(bundle, *where, *state, "--backend", "tflite")
-    assert "with window" in refused(bundle, *where, *state, "--window", 3)
+    assert "answers on the last 3 inputs" in refused(bundle, *where, *state, "--window", 3)
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -137,7 +136,7 @@ def test_others_work_meanwhile_and_a_state_is_one_thread_s(large, kind):
             stream.step(xs[0]) if kind == "run" else fleet.reset([0])
         except InputError as error:
             refused += "in use by another thread" in str(error)
-            time.sleep(0.001)
+            done.wait(0.001)
     thread.join()
     assert counted > 10
     assert refused > 5

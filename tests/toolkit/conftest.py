@@ -40,6 +40,7 @@ def keras_file(tmp_path_factory) -> Path:
 
     from tests.zoo import with_large_weights
 
+    keras.utils.set_random_seed(2024)
     layers = keras.layers
     model = keras.Sequential(
         [
@@ -68,7 +69,7 @@ def bundle(keras_file, recorded, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("bundles") / "pump.edge"
     done = call(
         *("export", keras_file, "-o", path, "--precision", "all", "--graph", "step,sequence"),
-        *("--calibration", recorded, "--features", "a,b,c", "--outputs", "u,v", "--window", 20),
+        *("--calibration", recorded, "--features", "a,b,c", "--outputs", "u,v", "--window", 20, "--carry"),
     )
     assert done.status == 0, done.err
     return path

@@ -60,6 +60,7 @@ def test_against_another_model_fails(bundle, keras_file, tmp_path):
     done = call("verify", bundle, "--against", tmp_path / "other.keras", "--precision", "float32")
     assert done.status == 1
     assert done.out.count("FAILED") == 4
+    keras.utils.set_random_seed(0)
     narrow = keras.Sequential([keras.Input((None, FEATURES + 1)), keras.layers.LSTM(4)])
     narrow.save(tmp_path / "narrow.keras")
     done = call("verify", bundle, "--against", tmp_path / "narrow.keras")
@@ -132,6 +133,7 @@ def test_inspect_what_is_not_there(tmp_path):
 # ---- bench ----
 
 
+@pytest.mark.slow
 def test_bench_measures_every_artifact_beside_the_bare_call(bundle):
     shown = json.loads(call("bench", bundle, "--steps", 400, "--no-start", "--json").out)
     rows = {(m["artifact"], m["backend"]): m for m in shown["artifacts"]}
