@@ -114,15 +114,19 @@ def report(bundle: Bundle, checks: list[Check], as_json: bool) -> int:
     Raises:
         BackendUnavailableError: nothing could be run.
     """
+    checked = [check.to_json() for check in checks]
+    described = {"bundle": str(bundle.path), "name": bundle.manifest.name, "checks": checked}
+    ran = [check for check in checks if check.problem is None]
     if as_json:
-        checked = [check.to_json() for check in checks]
-        print(json.dumps({"bundle": str(bundle.path), "name": bundle.manifest.name, "checks": checked}))
+        if ran:
+            print(json.dumps(described))
     else:
         header = ["artifact", "backend", "SNR dB", "least", "worst output", "max |error|", "RMSE", "steps", "result"]
         print(table(header, _rows(checks)))
-    ran = [check for check in checks if check.problem is None]
     if not ran:
-        raise BackendUnavailableError(f"{bundle.path}: nothing could be run; see the table")
+        error = BackendUnavailableError(f"{bundle.path}: nothing could be run; see the table")
+        error.report = described
+        raise error
     return 0 if all(check.passed for check in ran) else 1
 
 

@@ -143,11 +143,15 @@ def run(args: argparse.Namespace) -> int:
                 progress=progress,
                 **settings,
             )
-    except ParityError:
-        _show(args, done, None)
+    except ParityError as error:
+        error.report = _found(done, None)
+        if not args.json:
+            _show(done, None)
         raise
-    _show(args, done, bundle.path)
-    if not args.json:
+    if args.json:
+        print(json.dumps(_found(done, bundle.path)))
+    else:
+        _show(done, bundle.path)
         print(how_it_streams(bundle.manifest.streaming))
     return 0 if all(result.passed for result in done) else 1
 
@@ -244,20 +248,21 @@ def _described(made: Any) -> dict[str, Any]:
     }
 
 
-def _show(args: argparse.Namespace, results: list[Any], path: Path | None) -> None:
-    if args.json:
-        described = [
-            {
-                "artifact": str(r.target),
-                "size": len(r.content),
-                "min_snr_db": r.min_snr_db,
-                "passed": r.passed,
-                "parity": r.parity.to_json(),
-            }
-            for r in results
-        ]
-        print(json.dumps({"bundle": None if path is None else str(path), "artifacts": described}))
-        return
+def _found(results: list[Any], path: Path | None) -> dict[str, Any]:
+    described = [
+        {
+            "artifact": str(r.target),
+            "size": len(r.content),
+            "min_snr_db": r.min_snr_db,
+            "passed": r.passed,
+            "parity": r.parity.to_json(),
+        }
+        for r in results
+    ]
+    return {"bundle": None if path is None else str(path), "artifacts": described}
+
+
+def _show(results: list[Any], path: Path | None) -> None:
     rows = [
         [
             str(r.target),

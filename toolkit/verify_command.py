@@ -49,12 +49,15 @@ def run(args: argparse.Namespace) -> int:
         check, ends = check_stream(bundle, entry, backend, xs, ys)
         checks.append(check)
         tenths.append(ends)
+    checked = [
+        {**check.to_json(), "first_tenth": ends and ends[0].to_json(), "last_tenth": ends and ends[1].to_json()}
+        for check, ends in zip(checks, tenths, strict=True)
+    ]
+    described = {"bundle": str(bundle.path), "against": str(args.against), "checks": checked}
+    ran = [check for check in checks if check.problem is None]
     if args.json:
-        described = [
-            {**check.to_json(), "first_tenth": ends and ends[0].to_json(), "last_tenth": ends and ends[1].to_json()}
-            for check, ends in zip(checks, tenths, strict=True)
-        ]
-        print(json.dumps({"bundle": str(bundle.path), "against": str(args.against), "checks": described}))
+        if ran:
+            print(json.dumps(described))
     else:
         header = [
             "artifact",
@@ -70,9 +73,10 @@ def run(args: argparse.Namespace) -> int:
         ]
         print(f"{len(xs):,} timesteps {_how(bundle.manifest.streaming)}, against {args.against}\n")
         print(table(header, [_row(check, ends) for check, ends in zip(checks, tenths, strict=True)]))
-    ran = [check for check in checks if check.problem is None]
     if not ran:
-        raise BackendUnavailableError(f"{bundle.path}: nothing could be run; see the table")
+        error = BackendUnavailableError(f"{bundle.path}: nothing could be run; see the table")
+        error.report = described
+        raise error
     return 0 if all(check.passed for check in ran) else 1
 
 

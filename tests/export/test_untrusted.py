@@ -163,6 +163,7 @@ def test_a_lambda_of_a_real_model_is_not_run(tmp_path, monkeypatch):
     import keras
 
     monkeypatch.chdir(tmp_path)
+    keras.utils.set_random_seed(15)
     scope: dict[str, Any] = {}
     exec("f = lambda x: (__import__('os').system('touch PWNED'), x)[1]", scope)
     model = keras.Sequential([keras.Input((None, 2)), keras.layers.Lambda(scope["f"]), keras.layers.LSTM(4)])
@@ -328,6 +329,7 @@ def test_weights_that_were_packed_are_read_after_saving_again(plain, tmp_path):
     import keras
 
     path = tmp_path / "m.h5"
+    keras.utils.set_random_seed(14)
     L = keras.layers
     model = keras.Sequential([keras.Input((None, 2)), L.LSTM(700), L.Dense(1)])
     model.set_weights([np.zeros(array.shape) for array in model.get_weights()])
