@@ -80,6 +80,15 @@ NETWORK = Target("native", "step", "float32")
 
 
 @dataclass(frozen=True)
+class Step:
+    """A step of an export that is begun: what it is, how many are done, and of how many."""
+
+    what: str
+    done: int
+    of: int
+
+
+@dataclass(frozen=True)
 class Result:
     """An artifact that was made and replayed."""
 
@@ -141,12 +150,13 @@ def export(
     keep_going: bool = False,
     legacy_tflite: bool = False,
     report: Callable[[Result], None] | None = None,
+    progress: Callable[[Step], None] | None = None,
 ) -> Bundle:
     """Export a model, prove every artifact against Keras, and write the bundle.
 
     Args:
         source: a network from `read_keras`, a Keras model, or the path of one.
-        path: where to: a `.edge` file, or a folder.
+        path: where to: a `.edge` file, or a folder. A bundle that is there is replaced.
         formats: of `tflite`, `onnx`, `native`.
         precisions: of `float32`, `float16`, `dynamic`, `int8`, `int16x8`. Combinations that do not exist are left out.
         graphs: `step`, to be streamed, and `sequence`, which takes whole sequences (float32 only). A model that
@@ -167,6 +177,7 @@ def export(
         keep_going: leave out what fails instead of writing no bundle.
         legacy_tflite: keep every TFLite file loadable by tflite-runtime 2.14.
         report: called with every artifact once it is made and replayed.
+        progress: called with each step when it is begun.
 
     Returns:
         The bundle as it was written.
@@ -201,7 +212,12 @@ def export(
                 min_snr,
                 keep_going,
                 report,
+                progress,
             )
+    # An ONNX step graph takes whole sequences as well, so it stands for both.
+    steps = [replace(target, graph="step") if target.format == "onnx" else target for target in (*wanted, NETWORK)]
+    made = list(dict.fromkeys(steps))
+    _begin(progress, None, made)
     data = None if calibration is None else as_sequences(calibration, network.features)
     streaming = streaming_of(network, carry, window, hop)
     proof, streaming = proof_for(network, data, streaming)
@@ -224,15 +240,23 @@ def export(
         probabilities=proof.conditioning.probabilities,
     )
     results: list[Result] = []
-    # An ONNX step graph takes whole sequences as well, so it stands for both.
-    steps = [replace(target, graph="step") if target.format == "onnx" else target for target in (*wanted, NETWORK)]
-    for target in dict.fromkeys(steps):
+    for target in made:
+        _begin(progress, target, made)
         content = _content(network, target, manifest, ranges, legacy_tflite)
         tolerance = proof.conditioning.tolerance(target.precision, min_snr)
         results.append(_replayed(target, content, network, proof.golden, tolerance))
         if report is not None:
             report(results[-1])
     return _write(path, manifest, results, proof.golden, keep_going, data is None)
+
+
+def _begin(progress: Callable[[Step], None] | None, target: Target | None, made: Sequence[Target]) -> None:
+    if progress is None:
+        return
+    if target is None:
+        progress(Step("Keras's own answers", 0, 1 + len(made)))
+    else:
+        progress(Step(f"{target}, replayed against Keras", 1 + made.index(target), 1 + len(made)))
 
 
 def _export_unstreamable(
@@ -245,12 +269,16 @@ def _export_unstreamable(
     min_snr: float | None,
     keep_going: bool,
     report: Callable[[Result], None] | None,
+    progress: Callable[[Step], None] | None,
 ) -> Bundle:
+    made = list(dict.fromkeys(wanted))
+    _begin(progress, None, made)
     golden = model.golden()
     manifest = _manifest(model.name, model.features, model.outputs, features, outputs, None, training)
     manifest = replace(manifest, layers=model.layers, parameters=model.parameters, probabilities=model.probabilities)
     results: list[Result] = []
-    for target in dict.fromkeys(wanted):
+    for target in made:
+        _begin(progress, target, made)
         content = model.convert(target.format)
         answers = replay_sequences(target.format, content, target.file, golden)
         least = TOLERANCES[target.precision] if min_snr is None else min_snr

@@ -104,6 +104,17 @@ def add_signature(path: str | os.PathLike[str], manifest: bytes, signature: byte
         raise BundleError(f"{where}: cannot be written ({error.strerror or error}); it is as it was") from error
 
 
+def is_bundle(path: Path) -> bool:
+    """Whether a bundle is at a path, and would be replaced; a damaged one counts, so that it can be written again."""
+    try:
+        if path.is_dir():
+            return (path / MANIFEST).is_file()
+        with path.open("rb") as file:
+            return file.read(4) == b"PK\3\4"  # A zip with something in it.
+    except OSError:
+        return False
+
+
 def write_bundle(path: str | os.PathLike[str], manifest: Manifest, files: Mapping[str, bytes]) -> Bundle:
     """Write a bundle whole or not at all: a `.edge` file, or a folder if `path` has no such ending.
 
@@ -119,6 +130,8 @@ def write_bundle(path: str | os.PathLike[str], manifest: Manifest, files: Mappin
     """
     where = Path(path)
     content = {MANIFEST: manifest.to_bytes(), **{entry.file: files[entry.file] for entry in manifest.files}}
+    if where.is_file() and where.suffix == ".edge" and not is_bundle(where):
+        raise BundleError(f"{where}: exists and is not a bundle; choose another output or remove it")
     try:
         if where.suffix == ".edge":
             with replacing(where) as temporary:

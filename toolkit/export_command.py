@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="the bundle: FILE.edge, or a folder (default: beside the model)",
     )
+    parser.add_argument("--overwrite", action="store_true", help="replace a bundle or a folder of C that is there")
     parser.add_argument(
         "--format",
         default="tflite,onnx,native",
@@ -76,6 +78,8 @@ def run(args: argparse.Namespace) -> int:
     """Run the command."""
     from ..export import Network, export, read_keras, read_sequences, targets
     from ..export.unstreamable import UnstreamableModel
+    from ..runtime.bundle import is_bundle
+    from .progress import Progress
     from .quiet import quiet
 
     source: Any = args.model
@@ -106,7 +110,7 @@ def run(args: argparse.Namespace) -> int:
     wanted, missing = targets(formats, precisions, graphs)
     if missing and not args.json:
         print(f"does not exist, left out: {', '.join(map(str, missing))}", file=sys.stderr)
-    _check_output(output)
+    check_output(output, args.overwrite, is_bundle, "a bundle")
     with quiet():
         try:
             source = read_keras(source, name=settings["name"])
@@ -124,7 +128,7 @@ def run(args: argparse.Namespace) -> int:
         calibration = None
     done: list[Any] = []
     try:
-        with quiet():
+        with quiet() as heard, Progress(heard, shown=not args.json) as progress:
             bundle = export(
                 source,
                 output,
@@ -136,6 +140,7 @@ def run(args: argparse.Namespace) -> int:
                 keep_going=args.keep_going,
                 legacy_tflite=args.legacy_tflite,
                 report=done.append,
+                progress=progress,
                 **settings,
             )
     except ParityError:
@@ -186,7 +191,8 @@ def _distance(ratio: float) -> str:
 
 
 def _export_c(args: argparse.Namespace, source: Any, calibration: Any, settings: dict[str, Any]) -> int:
-    from ..export import export_c, read_keras, read_sequences
+    from ..export import Step, export_c, is_c_folder, read_keras, read_sequences
+    from .progress import Progress
     from .quiet import quiet
 
     if _list(args.format) != ["c"] or len(_list(args.precision)) != 1 or args.precision == "all":
@@ -194,12 +200,13 @@ def _export_c(args: argparse.Namespace, source: Any, calibration: Any, settings:
     if args.graph != "step" or args.legacy_tflite or args.keep_going:
         raise InputError("--format c takes neither --graph, --keep-going nor --tflite-runtime-2.14: it steps one model")
     output = args.output or args.model.with_name(f"{args.model.stem}_c")
-    _check_output(output)
+    check_output(output, args.overwrite, is_c_folder, "a folder of C that edgelstm wrote")
     with quiet():
         network = read_keras(source, name=settings["name"])
     if args.calibration is not None:
         calibration = read_sequences(args.calibration, settings["features"] or network.features)
-    with quiet():
+    with quiet() as heard, Progress(heard, shown=not args.json) as progress:
+        progress(Step(f"c {args.precision}, compiled and replayed against Keras", 0, 1))
         made = export_c(
             network,
             output,
@@ -275,10 +282,20 @@ def _failure(parity: Parity, least: float) -> str:
     return f"FAILED: worst output below {least_of_an_output(least):g} dB"
 
 
-def _check_output(output: Path) -> None:
-    """Fail before the work rather than after it."""
+def check_output(output: Path, overwrite: bool, replaceable: Callable[[Path], bool], what: str) -> None:
+    """Fail before the work rather than after it.
+
+    Raises:
+        InputError: the folder is not there, something that would be replaced is and `overwrite` was not asked for, or
+            something that is never replaced.
+    """
     if not output.absolute().parent.is_dir():
         raise InputError(f"{output}: the folder {output.parent} does not exist")
+    if replaceable(output):
+        if not overwrite:
+            raise InputError(f"{output}: is there already; pass --overwrite, or choose another -o")
+    elif output.exists() and not (output.is_dir() and not any(output.iterdir())):
+        raise InputError(f"{output}: exists and is not {what}; choose another -o or remove it")
 
 
 def _size(path: Path) -> int:

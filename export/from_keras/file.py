@@ -103,13 +103,17 @@ def _load_zip(path: Path) -> LoadedModel:
         if _major(version) >= 3:
             _drop_training(config)
             untrusted.check_config(config, path)
-            untrusted.check_weights(config, numbers, path)
             whole = Path(folder, "model.keras")
             with zipfile.ZipFile(whole, "w") as archive:
                 archive.writestr(_CONFIG, json.dumps(config))
                 archive.writestr(_METADATA, json.dumps({"keras_version": version}))
                 archive.write(weights, _WEIGHTS)
-            model = _guarded(path, version, lambda keras: _load_keras3(keras, whole))
+
+            def build(keras: Any) -> Any:
+                untrusted.check_weights(config, keras.saving.deserialize_keras_object, numbers, path)
+                return _load_keras3(keras, whole)
+
+            model = _guarded(path, version, build)
         else:
             model = _load_keras2(path, version, config, weights, numbers)
     return LoadedModel(model, path.stem, path, version)
@@ -166,8 +170,12 @@ def _load_hdf5(path: Path) -> LoadedModel:
             weights.symlink_to(path.resolve())
         if _major(version) >= 3:
             untrusted.check_config(parsed, path)
-            untrusted.check_weights(parsed, numbers, path)
-            model = _guarded(path, version, lambda keras: _load_keras3(keras, weights))
+
+            def build(keras: Any) -> Any:
+                untrusted.check_weights(parsed, _model_of_hdf5, numbers, path)
+                return _load_keras3(keras, weights)
+
+            model = _guarded(path, version, build)
         else:
             model = _load_keras2(path, version, parsed, weights, numbers)
     return LoadedModel(model, path.stem, path, version)
@@ -177,6 +185,16 @@ def _load_keras3(keras: Any, path: Path) -> Any:
     # A Masking layer's mask lies in an .h5 as two operations.
     with keras.saving.custom_object_scope(operations()):
         return keras.models.load_model(path, compile=False)
+
+
+def _model_of_hdf5(config: Any) -> Any:
+    """A model from the configuration that Keras 3 writes into an `.h5`, without its weights."""
+    import keras
+    from keras.src.legacy.saving import saving_utils
+    from keras.src.legacy.saving.saving_options import keras_option_scope
+
+    with keras.saving.custom_object_scope(operations()), keras_option_scope(use_legacy_config=True):
+        return saving_utils.model_from_config(config)
 
 
 def _load_keras2(path: Path, version: str, config: dict[str, Any], weights: Path, numbers: int) -> Any:
@@ -193,11 +211,10 @@ def _load_keras2(path: Path, version: str, config: dict[str, Any], weights: Path
             f"{_COPY}"
         ) from error
     untrusted.check_config(upgraded, path)
-    with keras2_functions():
-        untrusted.check_weights(upgraded, numbers, path)
 
     def build(keras: Any) -> Any:
         with keras2_functions():
+            untrusted.check_weights(upgraded, keras.saving.deserialize_keras_object, numbers, path)
             model = keras.saving.deserialize_keras_object(upgraded)
         model.load_weights(weights)
         for layer in model._flatten_layers():
@@ -214,6 +231,8 @@ def _guarded(path: Path, version: str, build: Callable[[Any], Any]) -> Any:
 
     try:
         return build(keras)
+    except EdgeLSTMError:
+        raise
     except Exception as error:
         reason = " ".join(str(error).split())
         if isinstance(error, (OSError, KeyError)) or ("layer" in reason.lower() and "weight" in reason):

@@ -96,7 +96,7 @@ class KerasReference:
         call = self._whole.get(array.shape[1])
         if call is None:
             whole = self._model if _is_float32(self._model) else _float32_model(self._model)
-            call = self._whole[array.shape[1]] = _called(whole, array.shape[1:])
+            call = self._whole[array.shape[1]] = called(whole, array.shape[1:])
         answers = [call(array[i : i + BATCH]) for i in range(0, len(array), BATCH)]
         return np.concatenate([y[:, -1] if y.ndim == 3 else y for y in answers])
 
@@ -287,7 +287,7 @@ def _call(model: Any, x: Floats) -> Floats:
     return np.asarray(output, np.float32)[0]
 
 
-def _called(model: Any, shape: tuple[int, ...]) -> Callable[[Floats], Floats]:
+def called(model: Any, shape: tuple[int, ...]) -> Callable[[Floats], Floats]:
     """The whole model as a function of a batch of sequences of this shape (T, features), as one graph.
 
     The length is told, because TimeDistributed of Keras 3.15 goes wrong where TensorFlow does not know it.

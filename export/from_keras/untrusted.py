@@ -12,7 +12,7 @@ import copy
 import json
 import math
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -189,8 +189,8 @@ def _is_class_of_keras(kind: str, module: str | None, registered: str | None) ->
     if module is None:
         places = (keras.layers, keras.initializers)
         return kind in (*_AT_THE_ROOT, *operations()) or any(isinstance(getattr(p, kind, None), type) for p in places)
-    if module == "keras":
-        return kind in _AT_THE_ROOT
+    if module in ("keras", "keras.layers"):
+        return kind in _AT_THE_ROOT if module == "keras" else isinstance(getattr(keras.layers, kind, None), type)
     parts = module.split(".")
     parts = parts[2:] if parts[:2] == ["keras", "src"] else parts[1:] if parts[0] == "keras" else []
     return bool(parts) and parts[0] in (*_ROOMS, *_TRAINING)
@@ -256,13 +256,14 @@ def check_hdf5(file: Any, path: Path, size: int) -> int:
     return numbers
 
 
-def check_weights(config: dict[str, Any], numbers: int, path: Path) -> None:
+def check_weights(config: dict[str, Any], build: Callable[[Any], Any], numbers: int, path: Path) -> None:
     """Refuse a model whose layers would take far more memory than the file has weights for.
 
     Wide models only are looked at, since it takes as long as building them.
 
     Args:
         config: of the model, checked.
+        build: makes a model of a configuration; what it raises is not caught.
         numbers: that the file holds.
         path: the file, for the error.
 
@@ -270,6 +271,7 @@ def check_weights(config: dict[str, Any], numbers: int, path: Path) -> None:
         InputError: they would.
     """
     import keras
+    from keras.src.backend.common import global_state
 
     values = list(_objects(config, path))
     widths = [v for entry in values for key in _WIDTHS if isinstance(v := entry.get(key), int)]
@@ -283,10 +285,12 @@ def check_weights(config: dict[str, Any], numbers: int, path: Path) -> None:
         if entry.get("stateful") is True:
             entry["stateful"] = False  # Its states would be made at once.
     try:
-        with keras.StatelessScope():  # Variables get shapes in it, but no memory.
-            variables = keras.saving.deserialize_keras_object(plain).variables
-    except Exception:  # Building it will say what is wrong.
-        return
+        # Variables get shapes in it, but no memory.
+        with keras.StatelessScope(initialize_variables=False):
+            variables = build(plain).variables
+    finally:
+        # Else the next such scope would give them memory.
+        global_state.set_global_attribute("uninitialized_variables", [])
     needed = sum(math.prod(variable.shape) for variable in variables)
     if needed > numbers + (1 << 14):
         raise InputError(

@@ -79,6 +79,11 @@ class CProject:
     ran: bool
 
 
+def is_c_folder(path: Path) -> bool:
+    """Whether `export_c` wrote a folder, and would replace it."""
+    return (path / _MARKER[0]).is_file()
+
+
 def export_c(
     source: Network | KerasModel | str | Path,
     path: str | Path,
