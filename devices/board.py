@@ -47,6 +47,10 @@ _MODULES = (
 )
 _BEGIN = """
 import json, sys, types
+if sys.version_info < (3, 11):
+    said = "has Python %d.%d; EdgeLSTM needs 3.11 or later" % sys.version_info[:2]
+    print(json.dumps({"error": said}), flush=True)
+    sys.exit()
 for name, source in json.loads(sources):
     parts = name.split(".")
     for i in range(1, len(parts) + 1):

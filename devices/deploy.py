@@ -134,8 +134,6 @@ def deploy(deployment: Deployment, board: Board, progress: Callable[[str], None]
         raise BoardError(
             f"{board.host}: a service of the whole system takes root: deploy to root@…, or without --system"
         )
-    if facts.python < (3, 11, 0):
-        raise BoardError(f"{board.host}: has Python {'.'.join(map(str, facts.python))}; EdgeLSTM needs 3.11 or later")
     wheels = choose_wheels(deployment, facts, board.host)
     version = _version(deployment.bundle)
     told = plain(located(name, facts.base, deployment.system))

@@ -104,7 +104,6 @@ def _version(name: str, module: str) -> str | None:
 
 def _hold(request: Hold) -> Done:
     storage.hold(Path(request.base))
-    switch.recover(request)
     return Done()
 
 

@@ -401,6 +401,17 @@ def test_a_report_that_nobody_writes_is_not_waited_for(board, bundles, wheels):
     assert "current, DAMAGED" in listed.out
 
 
+def test_a_python_that_is_too_old(board):
+    """It could not even read the agent's modules."""
+    if not (board.folder / "commands").exists():
+        pytest.skip("an emulated board's Python is what it is")
+    python = board.folder / "commands/python3"
+    code = "import sys; sys.version_info = (3, 9, 2); exec(sys.argv[1])"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} -c "{code}" "$2"\n')
+    shown = call("status", board.host, *board.arguments)
+    assert (shown.status, "has Python 3.9; EdgeLSTM needs 3.11 or later" in shown.out) == (1, True), shown.out
+
+
 @pytest.mark.parametrize("host", ["x@-oProxyCommand=touch PWN", "a;b", "`b`", "$(b)", " ", "", "a\n-b"])
 def test_a_host_that_is_none(host):
     with pytest.raises(BoardError, match="no host's name"), Board(host):
