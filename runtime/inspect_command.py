@@ -73,7 +73,10 @@ def describe_bundle(bundle: Bundle) -> dict[str, Any]:
     artifacts: list[dict[str, Any]] = []
     states: tuple[Tensor, ...] = ()
     for artifact in manifest.artifacts:
-        interface = read_interface(artifact.format, bundle.read(artifact), f"{bundle.path}: {artifact.file}")
+        content, source = bundle.read(artifact), f"{bundle.path}: {artifact.file}"
+        # What others' converters wrote has no description of ours, and its inputs and outputs are what they made them.
+        ours = manifest.streaming is not None
+        interface = read_interface(artifact.format, content, source) if ours else Interface("", ())
         states = states or interface.states
         artifacts.append(
             {

@@ -5,6 +5,7 @@ What a file holds is checked before Keras sees it (`untrusted`), and what Keras 
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import tempfile
@@ -97,6 +98,11 @@ def _load_zip(path: Path) -> LoadedModel:
                 with archive.open(untrusted.member(archive, _WEIGHTS, path)) as packed, weights.open("wb") as file:
                     shutil.copyfileobj(packed, file)
         except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError, OSError) as error:
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
+                raise InputError(
+                    f"{path}: there is no room in {folder} to unpack its weights ({error.strerror}); make room, or name "
+                    "another folder in the environment variable TMPDIR"
+                ) from error
             raise InputError(f"{path}: is damaged or cut short ({error}); {_COPY}") from error
         version = str(metadata.get("keras_version", "3"))
         numbers = _check_weights_file(weights, path)

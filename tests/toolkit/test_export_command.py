@@ -175,7 +175,8 @@ def test_a_failing_export_leaves_the_bundle_that_was_there(keras_file, tmp_path)
     path = tmp_path / "x.edge"
     assert call("export", keras_file, "-o", path).status == 0
     before = path.read_bytes()
-    assert call("export", keras_file, "-o", path, "--precision", "dynamic", "--min-snr", "95").status == 1
+    again = ("export", keras_file, "-o", path, "--precision", "dynamic", "--min-snr", "95", "--overwrite")
+    assert call(*again).status == 1
     assert path.read_bytes() == before
 
 
@@ -311,7 +312,7 @@ def test_a_folder_of_c(keras_file, recorded, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_a_folder_of_c_takes_the_place_of_another_and_is_compiled(keras_file, tmp_path):
     assert call("export", keras_file, "-o", tmp_path / "pump", "--format", "c").status == 0
-    again = call("export", keras_file, "-o", tmp_path / "pump", "--format", "c")
+    again = call("export", keras_file, "-o", tmp_path / "pump", "--format", "c", "--overwrite")
     assert "float32, 1" in again.out
     assert "dB against Keras" in again.out
 
