@@ -100,8 +100,8 @@ def _load_zip(path: Path) -> LoadedModel:
         except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError, OSError) as error:
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
                 raise InputError(
-                    f"{path}: there is no room in {folder} to unpack its weights ({error.strerror}); make room, or name "
-                    "another folder in the environment variable TMPDIR"
+                    f"{path}: there is no room in {folder} to unpack its weights ({error.strerror}); make room, or "
+                    "name another folder in the environment variable TMPDIR"
                 ) from error
             raise InputError(f"{path}: is damaged or cut short ({error}); {_COPY}") from error
         version = str(metadata.get("keras_version", "3"))

@@ -110,7 +110,8 @@ def test_by_window_it_answers_when_and_what_keras_does(windowed, tmp_path):
         '#include <stdio.h>\n#include "pump.h"\nstatic pump stream;\n'
         f"static const float xs[] = {{{rows}}};\n"
         "int main(void) {\n    float y[PUMP_OUTPUTS];\n    int due;\n    if (pump_init(&stream)) return 1;\n"
-        "    for (int t = 0; t < 40; t++) {\n        if (pump_step(&stream, xs + t * PUMP_FEATURES, y, &due)) return 2;\n"
+        "    for (int t = 0; t < 40; t++) {\n"
+        "        if (pump_step(&stream, xs + t * PUMP_FEATURES, y, &due)) return 2;\n"
         '        if (due) printf("%d", t);\n'
         '        for (int i = 0; due && i < PUMP_OUTPUTS; i++) printf(" %.9g", (double)y[i]);\n'
         '        if (due) puts("");\n    }\n    return 0;\n}\n'
