@@ -28,14 +28,12 @@ from ..runtime.stream import Stream
 from ..runtime.streaming import Streaming
 from ..runtime.tflite_metadata import METADATA_NAME
 from .calibration import Ranges, as_sequences, observe_ranges
-from .conditioning import conditioning
 from .description import describe
-from .golden import proof_of
 from .to_native import native_step_file
 from .to_tflite import INTEGER_PRECISIONS, tflite_sequence_graph, tflite_step_graph
 from .travelling import limit_for, shortened
 from .unstreamable import UnstreamableModel
-from .windows import streaming_of, window_golden_vectors, with_distance
+from .windows import proof_for, streaming_of
 
 if TYPE_CHECKING:
     from keras import Model as KerasModel
@@ -222,11 +220,7 @@ def export(
     _begin(progress, None, made)
     data = None if calibration is None else as_sequences(calibration, network.features)
     streaming = streaming_of(network, carry, window, hop)
-    proof = proof_of(network, data, streaming.window)
-    streaming = with_distance(replace(streaming, bounded=proof.bounded), network, data)
-    if streaming.default is not None:
-        golden = window_golden_vectors(network, data, streaming.default)
-        proof = replace(proof, golden=golden, conditioning=conditioning(network, golden), longest=streaming.window)
+    proof, streaming = proof_for(network, data, streaming)
     ranges: Ranges | None = None
     if integer := sorted({t.precision for t in wanted if t.calibrated}):
         if data is None:

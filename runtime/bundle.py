@@ -81,8 +81,8 @@ def read_manifest(path: str | os.PathLike[str]) -> bytes:
     return read_member(Path(path), MANIFEST, MAX_MANIFEST_BYTES)
 
 
-def add_signature(path: str | os.PathLike[str], signature: bytes) -> None:
-    """Put a signature of its manifest into a bundle, in place of one that it had; nothing else changes.
+def add_signature(path: str | os.PathLike[str], manifest: bytes, signature: bytes) -> None:
+    """Put a manifest and its signature into a bundle, in place of those that it had; nothing else changes.
 
     Raises:
         BundleError: `path` is no bundle, or cannot be written.
@@ -90,14 +90,16 @@ def add_signature(path: str | os.PathLike[str], signature: bytes) -> None:
     where = Path(path)
     try:
         if where.is_dir():
-            with replacing(where / SIGNATURE) as temporary:
-                temporary.write_bytes(signature)
+            (where / SIGNATURE).unlink(missing_ok=True)  # A cut leaves a bundle that is not signed.
+            for name, data in ((MANIFEST, manifest), (SIGNATURE, signature)):
+                with replacing(where / name) as temporary:
+                    temporary.write_bytes(data)
             return
         content = {name: read_member(where, name, size) for name, size in members(where)}
-        content.pop(SIGNATURE, None)
-        first = {MANIFEST: content.pop(MANIFEST), SIGNATURE: signature}
+        first = {MANIFEST: manifest, SIGNATURE: signature}
+        rest = {name: data for name, data in content.items() if name not in first}
         with replacing(where) as temporary:
-            temporary.write_bytes(zipped({**first, **content}))
+            temporary.write_bytes(zipped({**first, **rest}))
     except OSError as error:
         raise BundleError(f"{where}: cannot be written ({error.strerror or error}); it is as it was") from error
 

@@ -100,6 +100,8 @@ class Manifest:
         golden: golden vectors: inputs, and Keras's outputs for them.
         training: what training recorded (task, target, horizon, sampling, labels), if anything.
         versions: the packages that made the bundle.
+        counter: grows from one signed bundle of this name to the next, so that a board can tell an older one; 0 of one
+            that was never signed.
         keras_float32: how far Keras's own float32 is from the same network in float64, over the golden vectors.
         chaotic_beyond: timesteps from a reset after which no float32, Keras's own neither, holds the model's outputs,
             since every rounding error becomes larger with each timestep; None where it does.
@@ -116,11 +118,14 @@ class Manifest:
     golden: File
     training: dict[str, Any] = field(default_factory=dict[str, Any])
     versions: dict[str, str] = field(default_factory=dict[str, str])
+    counter: int = 0
     keras_float32: Parity | None = None
     chaotic_beyond: int | None = None
     probabilities: bool = False
 
     def __post_init__(self) -> None:
+        if not 0 <= self.counter < 2**63:
+            raise ValueError(f"has the counter {self.counter}")
         for what, names in (("features", self.features), ("outputs", self.outputs)):
             if not 0 < len(names) <= MAX_WIDTH:
                 raise ValueError(f"has {len(names)} {what}")

@@ -13,6 +13,7 @@ from ..runtime.errors import InputError, ParityError, UnsupportedModelError
 from ..runtime.parity import PERFECT_SNR, TOLERANCES, Parity, least_of_an_output
 from ..runtime.streaming import WINDOW, Streaming
 from ..runtime.table import table
+from .run_folder import is_run_folder, read_run_folder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -75,7 +76,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
-    from ..export import export, read_keras, read_sequences, targets
+    from ..export import Network, export, read_keras, read_sequences, targets
+    from ..export.unstreamable import UnstreamableModel
     from ..runtime.bundle import is_bundle
     from .progress import Progress
     from .quiet import quiet
@@ -91,9 +93,7 @@ def run(args: argparse.Namespace) -> int:
     }
     calibration = None
     output = args.output or args.model.with_suffix(".edge")
-    if args.model.is_dir():
-        from .run_folder import read_run_folder
-
+    if is_run_folder(args.model):
         folder = read_run_folder(args.model)
         source = folder.model_path
         output = args.output or args.model / "model.edge"
@@ -114,13 +114,18 @@ def run(args: argparse.Namespace) -> int:
     with quiet():
         try:
             source = read_keras(source, name=settings["name"])
+            features = source.features
         except UnsupportedModelError:
             if {target.graph for target in wanted} != {"sequence"}:
                 raise
-            calibration = None
+            unstreamable = UnstreamableModel.of(source, settings["name"])
+            source, settings["name"], features = unstreamable.model, unstreamable.name, unstreamable.features
     if args.calibration is not None:
-        width = getattr(source, "features", 0)
-        calibration = read_sequences(args.calibration, settings["features"] or width)
+        calibration = read_sequences(args.calibration, settings["features"] or features)
+    if calibration is not None and not isinstance(source, Network):
+        if args.calibration is not None and not args.json:
+            print("the calibration data is not used: sequence graphs of such a model are float32", file=sys.stderr)
+        calibration = None
     done: list[Any] = []
     try:
         with quiet() as heard, Progress(heard, shown=not args.json) as progress:
