@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,11 @@ def print_completion(parser: argparse.ArgumentParser, shell: str) -> int:
     except ModuleNotFoundError as error:
         raise BackendUnavailableError(f'{PRINT_COMPLETION} needs shtab: pip install "edgelstm[completion]"') from error
     _mark_files(parser, shtab.FILE)
-    print(shtab.complete(parser, shell))
+    script: str = shtab.complete(parser, shell)
+    if shell == "bash":
+        # Where there is no command of that name, as in `edgelstm-run BUNDLE`, files are completed.
+        script = re.sub(r"(?m)^complete ", "complete -o default ", script)
+    print(script)
     return 0
 
 
