@@ -43,39 +43,35 @@ typedef uint32_t float_mode;
 #endif
 
 #if FLUSHES && defined(__aarch64__)
-static INLINE float_mode enter_float_mode(void) {
-    float_mode callers;
-    __asm__ volatile("mrs %0, fpcr\n\tmrs %1, fpsr" : "=r"(callers.control), "=r"(callers.status) : : "memory");
+static INLINE void enter_float_mode(float_mode *callers) {
+    __asm__ volatile("mrs %0, fpcr\n\tmrs %1, fpsr" : "=r"(callers->control), "=r"(callers->status) : : "memory");
     __asm__ volatile("msr fpcr, %0" : : "r"((uint64_t)0x01000000u) : "memory");
-    return callers;
 }
 
-static INLINE void leave_float_mode(float_mode callers) {
-    __asm__ volatile("msr fpcr, %0\n\tmsr fpsr, %1" : : "r"(callers.control), "r"(callers.status) : "memory");
+static INLINE void leave_float_mode(const float_mode *callers) {
+    __asm__ volatile("msr fpcr, %0\n\tmsr fpsr, %1" : : "r"(callers->control), "r"(callers->status) : "memory");
 }
 #elif FLUSHES
-static INLINE float_mode enter_float_mode(void) {
-    const float_mode ours = OUR_MODE;
-    float_mode callers;
-    READ_MODE(callers);
+static INLINE void enter_float_mode(float_mode *callers) {
+    static const float_mode ours = OUR_MODE;
+    READ_MODE(*callers);
     WRITE_MODE(ours);
-    return callers;
 }
 
-static INLINE void leave_float_mode(float_mode callers) { WRITE_MODE(callers); }
+static INLINE void leave_float_mode(const float_mode *callers) { WRITE_MODE(*callers); }
 #elif defined(__GNUC__) && defined(__riscv_flen)
 typedef unsigned long float_mode; /* Flags and rounding; it has no other modes. */
-static INLINE float_mode enter_float_mode(void) {
-    float_mode callers;
-    __asm__ volatile("fscsr %0, zero" : "=r"(callers) : : "memory");
-    return callers;
+static INLINE void enter_float_mode(float_mode *callers) {
+    __asm__ volatile("fscsr %0, zero" : "=r"(*callers) : : "memory");
 }
 
-static INLINE void leave_float_mode(float_mode callers) { __asm__ volatile("fscsr %0" : : "r"(callers) : "memory"); }
+static INLINE void leave_float_mode(const float_mode *callers) {
+    __asm__ volatile("fscsr %0" : : "r"(*callers) : "memory");
+}
 #else
 typedef int float_mode;
-static INLINE float_mode enter_float_mode(void) { return 0; }
-static INLINE void leave_float_mode(float_mode callers) { (void)callers; }
+static INLINE void enter_float_mode(float_mode *callers) { *callers = 0; }
+static INLINE void leave_float_mode(const float_mode *callers) { (void)callers; }
 #endif
 
 static INLINE uint32_t float_bits(float x) {

@@ -43,12 +43,12 @@ static INLINE V v_pow2(V n, V p) {
     EACH_LANE(p.f[j] * bits_float((float_bits(n.f[j] + ROUNDING) - float_bits(ROUNDING) + 127u) << 23))
 }
 
-/* The bits moved into place and the exponent put right. Of a subnormal number m · 2^-24 that makes (1 + m / 2^10) · 2^-15,
- * which is half of it and 2^-15: no denormal, which would count as zero. */
+/* The bits moved into place and the exponent put right. A subnormal number m · 2^-24 is (1 + m / 2^10) · 2^-14 and 2^-14 too
+ * much: so no step of this is a denormal, which would count as zero. */
 static INLINE float half_value(uint16_t half) {
-    const uint32_t bits = (uint32_t)(half & 0x7fffu) << 13;
-    const float size = bits_float(bits + (112u << 23)), rest = bits < 1u << 23 ? size - 6.103515625e-5f : 0.0f;
-    return bits_float(float_bits(size + rest) | (uint32_t)(half & 0x8000u) << 16);
+    const uint32_t sign = (uint32_t)(half & 0x8000u) << 16, size = (uint32_t)(half & 0x7fffu) << 13;
+    const uint32_t subnormal = size < 1u << 23 ? 113u << 23 : 0u;
+    return bits_float(sign | (size + (subnormal ? subnormal : 112u << 23))) - bits_float(subnormal ? sign | subnormal : 0u);
 }
 static INLINE V v_half(const uint16_t *p, unsigned lanes) { (void)lanes; EACH_LANE(half_value(p[j])) }
 

@@ -241,10 +241,11 @@ int edgelstm_step(const edgelstm_model *model, edgelstm_state *state, const floa
     const int error = check_state(model, state);
     if (error) return error;
     if (x == NULL || y == NULL) return EDGELSTM_NULL;
-    const float_mode callers = enter_float_mode();
+    float_mode callers;
+    enter_float_mode(&callers);
     const int finite = are_finite(model, x, 1);
     if (finite) step_one(model, state, x, y);
-    leave_float_mode(callers);
+    leave_float_mode(&callers);
     return finite ? EDGELSTM_OK : EDGELSTM_NOT_FINITE;
 }
 
@@ -253,11 +254,12 @@ int edgelstm_run(const edgelstm_model *model, edgelstm_state *state, const float
     if (error) return error;
     if (timesteps == 0) return EDGELSTM_OK;
     if (xs == NULL || ys == NULL) return EDGELSTM_NULL;
-    const float_mode callers = enter_float_mode();
+    float_mode callers;
+    enter_float_mode(&callers);
     const int finite = are_finite(model, xs, timesteps);
     for (size_t t = 0; finite && t < timesteps; t++)
         step_one(model, state, xs + t * model->features, ys + t * model->outputs);
-    leave_float_mode(callers);
+    leave_float_mode(&callers);
     return finite ? EDGELSTM_OK : EDGELSTM_NOT_FINITE;
 }
 
@@ -309,9 +311,10 @@ int edgelstm_fleet_step(const edgelstm_model *model, edgelstm_state *state, cons
     if (xs == NULL || ys == NULL) return EDGELSTM_NULL;
     error = check_streams(state, streams, count);
     if (error) return error;
-    const float_mode callers = enter_float_mode();
+    float_mode callers;
+    enter_float_mode(&callers);
     const int finite = are_finite(model, xs, count);
     if (finite) step_fleet(model, state, streams, count, xs, ys);
-    leave_float_mode(callers);
+    leave_float_mode(&callers);
     return finite ? EDGELSTM_OK : EDGELSTM_NOT_FINITE;
 }
