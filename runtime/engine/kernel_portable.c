@@ -53,8 +53,8 @@ static INLINE float half_value(uint16_t half) {
 static INLINE V v_half(const uint16_t *p, unsigned lanes) { (void)lanes; EACH_LANE(half_value(p[j])) }
 
 #if !FLUSHES
-/* One stream's sums. Only where an input is below 2^-63 the weights are looked at: trained ones are far above that, and
- * where both are, no product is a denormal. */
+/* One stream's sums. Weights are looked at only where an input is below 2^-63: trained ones are far above that, and where
+ * neither is below, no product is a denormal. 16-bit weights are never below 2^-24. */
 #define DOT_FLOAT dot_above
 static INLINE V v_above(V x, uint32_t least) { EACH_LANE((float_bits(x.f[j]) & 0x7fffffffu) < least ? 0.0f : x.f[j]) }
 
@@ -63,8 +63,8 @@ static INLINE void dot_above(const unsigned char *w, int half, unsigned lanes, u
     const size_t row = (size_t)lanes * gates;
     for (uint32_t k = 0; k < inputs; k++) {
         const float value = settled(x[k]);
-        const uint32_t exponent = exponent_of(value);
-        const uint32_t least = exponent > 0 && exponent < 64u ? (LEAST_EXPONENT + 127u - exponent) << 23 : 0;
+        const uint32_t exponent = exponent_of(value), enough = half ? 25u : 64u;
+        const uint32_t least = exponent > 0 && exponent < enough ? (LEAST_EXPONENT + 127u - exponent) << 23 : 0;
         UNROLL EACH(g, gates) {
             const void *at = w + (k * row + g * lanes + first) * (half ? 2 : 4);
             V weights = half ? v_half((const uint16_t *)at, lanes) : v_load((const float *)at, lanes);
