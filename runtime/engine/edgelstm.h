@@ -9,7 +9,11 @@
  *     for (;;) edgelstm_step(&model, state, x, y);          // features floats in, outputs floats out
  *
  * The library allocates nothing, keeps nothing global, does no I/O, and takes no lock; every call but edgelstm_open
- * takes the same time whatever came before. The caller owns all memory:
+ * takes the same time whatever came before, in silence as in noise: numbers below 1.2e-38, over which processors take a
+ * hundred times as long, count as zero. For that a step, a run and a fleet's step set the processor's floating-point
+ * mode, mask its exceptions and round to nearest, and give the caller's mode and exception flags back as they were. Where
+ * there is no such mode the library looks at exponents itself, and leaves out what is below 8e-34; weights below 1e-19 may
+ * still take longer there. The caller owns all memory:
  *
  *   edgelstm_model   is read-only once opened, shared by any number of threads. It points into the file's bytes,
  *                    which must stay where they are, unchanged, as long as the model is used.

@@ -13,7 +13,7 @@
 
 #include "edgelstm.h"
 
-#define ROUNDS 15
+#define ROUNDS 7
 #define PARTS 64       /* Of the way down. */
 #define MAX_STEPS 20000 /* A state that is multiplied by 0.99 has come from 1 to 1e-45 in half as many. */
 #define FLEET 5
