@@ -19,7 +19,7 @@ from ..runtime import verify_command
 from ..runtime.bundle import Bundle
 from ..runtime.errors import BackendUnavailableError, InputError
 from ..runtime.manifest import Artifact
-from ..runtime.model import load_artifact
+from ..runtime.model import Model, load_artifact
 from ..runtime.table import table
 from .bench_beside import Beside, compare_native
 
@@ -27,6 +27,8 @@ CHUNK = 64
 BLOCK = 200
 STREAMS = 100
 START_RUNS = 9
+BURSTS = 15
+SETTLING = 5000  # Timesteps of silence before silence is measured.
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,6 +59,8 @@ class Measurement:
         chunk_steps_per_second: `Stream.run` in chunks of 64.
         load_ms: from the bundle's file to a stream.
         stream_kib: memory that one more stream takes.
+        silence: a step's time behind a long silence, over its time on noise.
+        denormals: the same of inputs of 1e-37 to 1e-45.
     """
 
     artifact: str
@@ -70,6 +74,8 @@ class Measurement:
     chunk_steps_per_second: float
     load_ms: float
     stream_kib: float
+    silence: float
+    denormals: float
 
 
 @dataclass(frozen=True)
@@ -171,7 +177,28 @@ def measure(bundle: Bundle, entry: Artifact, backend: str, steps: int) -> Measur
         per_second,
         load_ms,
         _stream_kib(bundle, entry, backend),
+        *_on_silence_and_denormals(model),
     )
+
+
+def _on_silence_and_denormals(model: Model) -> tuple[float, float]:
+    """How many times as long as on noise a step takes; the least of bursts in turn, in the thread's own time."""
+    shape = (BLOCK, len(model.features))
+    noise = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    zeros, tiny = np.zeros(shape, np.float32), np.resize(np.array([1e-37, -1e-39, 1e-41, 1e-45], np.float32), shape)
+    rows = [list(values) for values in (noise, zeros, tiny)]
+    streams = [model.stream() for _ in rows]
+    streams[1].run(noise)
+    for _ in range(SETTLING // BLOCK):
+        streams[1].run(zeros)
+    least = [float("inf")] * len(rows)
+    for _ in range(BURSTS):
+        for i, stream in enumerate(streams):
+            begin = time.thread_time()
+            for x in rows[i]:
+                stream.step(x)
+            least[i] = min(least[i], time.thread_time() - begin)
+    return least[1] / least[0], least[2] / least[0]
 
 
 def _times(call: Callable[[Any], object], rows: list[Any]) -> list[int]:
@@ -234,7 +261,7 @@ def _show(bundle: Bundle, measured: list[Measurement], beside: list[Beside], sta
     print(f"{bundle.manifest.name}: {bundle.manifest.parameters:,} parameters; µs per step, one thread\n")
     header = [
         "artifact", "backend", "bare p50", "step p50", "p99", "with out", "overhead", "ratio",
-        "steps/s in chunks", "load ms", "KiB per stream",
+        "steps/s in chunks", "load ms", "KiB per stream", "silence / noise", "denormals / noise",
     ]  # fmt: skip
     rows = [
         [
@@ -249,6 +276,8 @@ def _show(bundle: Bundle, measured: list[Measurement], beside: list[Beside], sta
             f"{m.chunk_steps_per_second:,.0f}",
             f"{m.load_ms:.1f}",
             f"{m.stream_kib:.0f}",
+            f"{m.silence:.2f}",
+            f"{m.denormals:.2f}",
         ]
         for m in measured
     ]

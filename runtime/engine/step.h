@@ -4,6 +4,7 @@
 
 #include <string.h>
 
+#include "float_mode.h"
 #include "state.h"
 
 typedef struct tile {
@@ -31,16 +32,24 @@ static inline void place_work(tile *t) {
 static inline int is_masked(const edgelstm_model *model, const float *x) {
     if (!model->masked) return 0;
     for (uint32_t j = 0; j < model->features; j++) {
-        if (x[j] != model->mask_value) return 0;
+        if (order_of(x[j]) != order_of(model->mask_value)) return 0;
     }
     return 1;
 }
 
 /* A masked timestep is a row of zeros to the layers before the first recurrent one, as in Keras. */
 static inline const float *input_of(const tile *t, uint32_t i, const float *x) {
-    if (!t->frozen) return x;
-    memset(t->spare[1][i], 0, 4 * (size_t)t->model->features);
+    if (FLUSHES && !t->frozen) return x;
+    for (size_t j = 0; j < t->model->features; j++) t->spare[1][i][j] = t->frozen ? 0.0f : settled(x[j]);
     return t->spare[1][i];
+}
+
+static inline int are_finite(const edgelstm_model *model, const float *xs, size_t rows) {
+    const kernel *const k = (const kernel *)model->kernel;
+    for (size_t i = 0; i < rows; i++) {
+        if (!k->is_finite(xs + i * model->features, model->features)) return 0;
+    }
+    return 1;
 }
 
 /* So many layers, from the rows in t->b to the rows in it; what the first of them reads may lie in t->spare[1]. Where

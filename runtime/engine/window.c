@@ -228,23 +228,18 @@ static void step(const edgelstm_model *model, edgelstm_windows *windows, const s
     }
 }
 
-static int are_finite(const edgelstm_model *model, const float *xs, size_t count) {
-    const kernel *const k = (const kernel *)model->kernel;
-    for (size_t i = 0; i < count; i++) {
-        if (!k->is_finite(xs + i * model->features, model->features)) return 0;
-    }
-    return 1;
-}
-
 int edgelstm_windows_step(const edgelstm_model *model, edgelstm_windows *windows, const float *x, float *y, int *due) {
-    unsigned char answered;
+    unsigned char answered = 0;
     const int error = check_windows(model, windows);
     if (error) return error;
     if (x == NULL || y == NULL || due == NULL) return EDGELSTM_NULL;
-    if (!are_finite(model, x, 1)) return EDGELSTM_NOT_FINITE;
-    step(model, windows, NULL, 1, x, y, &answered);
-    *due = answered;
-    return EDGELSTM_OK;
+    float_mode callers;
+    enter_float_mode(&callers);
+    const int finite = are_finite(model, x, 1);
+    if (finite) step(model, windows, NULL, 1, x, y, &answered);
+    leave_float_mode(&callers);
+    if (finite) *due = answered;
+    return finite ? EDGELSTM_OK : EDGELSTM_NOT_FINITE;
 }
 
 int edgelstm_windows_run(const edgelstm_model *model, edgelstm_windows *windows, const float *xs, size_t timesteps,
@@ -256,13 +251,16 @@ int edgelstm_windows_run(const edgelstm_model *model, edgelstm_windows *windows,
     const uint64_t coming = answers_of(windows, windows->places, timesteps);
     if (timesteps && (xs == NULL || ys == NULL)) return EDGELSTM_NULL;
     if (coming > room) return EDGELSTM_TOO_SMALL;
-    if (!are_finite(model, xs, timesteps)) return EDGELSTM_NOT_FINITE;
-    for (size_t t = 0; t < timesteps; t++) {
+    float_mode callers;
+    enter_float_mode(&callers);
+    const int finite = are_finite(model, xs, timesteps);
+    for (size_t t = 0; finite && t < timesteps; t++) {
         step(model, windows, NULL, 1, xs + t * model->features, ys, &due);
         if (due) ys += model->outputs;
     }
-    *answers = (size_t)coming;
-    return EDGELSTM_OK;
+    leave_float_mode(&callers);
+    if (finite) *answers = (size_t)coming;
+    return finite ? EDGELSTM_OK : EDGELSTM_NOT_FINITE;
 }
 
 int edgelstm_windows_fleet_step(const edgelstm_model *model, edgelstm_windows *windows, const size_t *streams,
@@ -281,9 +279,12 @@ int edgelstm_windows_fleet_step(const edgelstm_model *model, edgelstm_windows *w
         for (size_t i = 0; i < marked; i++) windows->places[streams[i]].named = 0;
         if (marked < count) return EDGELSTM_RANGE;
     }
-    if (!are_finite(model, xs, count)) return EDGELSTM_NOT_FINITE;
-    step(model, windows, streams, count, xs, ys, due);
-    return EDGELSTM_OK;
+    float_mode callers;
+    enter_float_mode(&callers);
+    const int finite = are_finite(model, xs, count);
+    if (finite) step(model, windows, streams, count, xs, ys, due);
+    leave_float_mode(&callers);
+    return finite ? EDGELSTM_OK : EDGELSTM_NOT_FINITE;
 }
 
 /* A snapshot: magic, the model's checksum, window, hop, steps, origin, then the state of every window in flight, in

@@ -143,6 +143,8 @@ def test_bench_measures_every_artifact_beside_the_bare_call(bundle):
         assert row["step_p50"] <= row["step_p99"]
         assert row["chunk_steps_per_second"] > 0
         assert row["load_ms"] > 0
+        assert row["silence"] > 0
+        assert row["denormals"] > 0
     assert rows["tflite float32", "tflite"]["stream_kib"] > 0
     assert call("bench", bundle, "--steps", 10).status == 2
 
