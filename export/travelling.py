@@ -53,7 +53,7 @@ def _answers(golden: Golden, length: int, whole: int) -> int:
         return len(golden.window.due(0, length))
     if len(golden.outputs) == len(golden.inputs):
         return length
-    return int(length == whole)  # Once a sequence.
+    return len(golden.outputs) // len(golden.starts) if length == whole else 0  # For a sequence as a whole.
 
 
 def _least(golden: Golden, lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

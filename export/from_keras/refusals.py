@@ -82,6 +82,8 @@ REASONS: dict[str, tuple[str, str]] = {
         (_OTHER, "train it with LayerNormalization, BatchNormalization or Dense in its place"),
     ),
 }
+# What tf2onnx has no operator for.
+_TFLITE_HINT = SEQUENCE_HINT.replace(")", " --format tflite)")
 _CONVOLUTIONS = ("Conv1D", "Convolution1D", "SeparableConv1D", "DepthwiseConv1D")
 
 
@@ -103,10 +105,14 @@ def refusal(call: Call, sequence: bool = True) -> UnsupportedModelError:
         reason, remedy = f"is a custom layer{of}, whose code cannot be read", "replace it by layers of Keras"
     else:
         reason, remedy = REASONS.get(call.kind, (_OTHER, _USE_RECURRENT))
-    layer = call.layer
-    if call.kind in _CONVOLUTIONS:
+    layer, hint = call.layer, SEQUENCE_HINT
+    if ours and call.kind in _CONVOLUTIONS:
         if layer.kernel_size == (1,):  # Looks at one timestep alone, and skips some, or takes the features in groups.
             reason, remedy = (_FEWER, _WITHOUT) if layer.strides != (1,) else (_OTHER, _USE_DENSE)
-    elif call.kind in ("AveragePooling1D", "MaxPooling1D") and layer.strides == (1,):
+        if getattr(layer, "groups", 1) != 1:
+            hint = _TFLITE_HINT
+    elif ours and call.kind in ("AveragePooling1D", "MaxPooling1D") and layer.strides == (1,):
         reason = _WINDOW
-    return call.refused(reason, f"{remedy}, or {SEQUENCE_HINT}" if sequence else remedy)
+    elif call.kind == "Discretization":
+        hint = _TFLITE_HINT
+    return call.refused(reason, f"{remedy}, or {hint}" if sequence else remedy)
