@@ -7,6 +7,9 @@ import signal
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import TypeVar
+
+Item = TypeVar("Item")
 
 
 class Interrupt:
@@ -40,7 +43,7 @@ class Interrupt:
         finally:
             self._waiting = False
 
-    def until(self, items: Iterator[tuple[int, str]]) -> Iterator[tuple[int, str]]:
+    def until(self, items: Iterator[Item]) -> Iterator[Item]:
         """The items, until they end or an interruption comes."""
         while not self.requested:
             try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,6 +12,11 @@ import numpy as np
 
 from .backends import Float32Array
 from .errors import InputError
+from .lines import lines_of_file, numbered_lines
+
+
+class HeaderError(InputError):
+    """A header of as many columns as there are features, but of others: all that follows would be misread."""
 
 
 class RowReader:
@@ -21,7 +26,7 @@ class RowReader:
     (columns are found by name, others are left out), or CSV without one (exactly the features, in order).
 
     Attributes:
-        kind: `json`, `csv`, or None before the first line.
+        kind: `json`, `csv`, or None before the first good line.
         header: whether the CSV had a header.
     """
 
@@ -42,42 +47,54 @@ class RowReader:
         self.kind: str | None = None
         self.header = False
 
-    def parse(self, line: str, number: int) -> list[float] | None:
+    def parse(self, line: str | InputError, number: int) -> list[float] | None:
         """The values of a timestep, or None for a header or a blank line.
 
+        A line that is refused changes nothing: what the lines are is seen from the first that is not.
+
         Args:
-            line: one line of text.
+            line: one line of text, or what is wrong with it.
             number: its number, from 1, for errors.
 
         Raises:
+            HeaderError: it is a header of other columns.
             InputError: it is malformed.
         """
+        if isinstance(line, InputError):
+            raise line
         text = line.strip().removeprefix("\ufeff")
         if not text:
             return None
-        if self.kind is None:
-            self.kind = "json" if text[0] in "{[" else "csv"
-            if self.kind == "csv":
-                self._delimiter = max(",;\t", key=text.count)
-                if self._is_header(text, number):
-                    self._read_header(text, number)
-                    return None
-        return self._json(text, number) if self.kind == "json" else self._csv(text, number)
-
-    def _is_header(self, text: str, number: int) -> bool:
-        return any(not _is_number(cell) for cell in self._cells(text, number))
+        if self.kind is not None:
+            return self._json(text, number) if self.kind == "json" else self._csv(text, number)
+        if text[0] in "{[":
+            row = self._json(text, number)
+            self.kind = "json"
+            return row
+        self._delimiter = max(",;\t", key=text.count)
+        row = None
+        if any(not _is_number(cell) for cell in self._cells(text, number)):
+            self._read_header(text, number)
+        else:
+            row = self._csv(text, number)
+        self.kind = "csv"
+        return row
 
     def _read_header(self, text: str, number: int) -> None:
         names = [cell.strip() for cell in self._cells(text, number)]
-        self.header, self._width = True, len(names)
         missing = [feature for feature in self._features if feature not in names]
         if not missing:
             self._columns = [names.index(feature) for feature in self._features]
-        elif self._named or len(names) != len(self._features):
-            raise InputError(
+        elif self._named or len(names) != len(self._features) or any(map(_is_number, names)):
+            message = (
                 f"{self._source}: line {number}: no column {', '.join(map(repr, missing))}; "
                 f"the header has {', '.join(map(repr, names))}"
             )
+            # Names of as many columns as there are features, and none of them a number: no noise is like that, and
+            # what follows would be taken for the features.
+            whole = len(names) == len(self._features) > 1 and not any(_is_number(name) or not name for name in names)
+            raise (HeaderError if whole and text.isprintable() else InputError)(message)
+        self.header, self._width = True, len(names)
 
     def _csv(self, text: str, number: int) -> list[float]:
         cells = self._cells(text, number)
@@ -112,19 +129,6 @@ class RowReader:
             raise InputError(f"{self._source}: line {number}: not a line of CSV ({error})") from error
 
 
-def numbered_lines(stream: Iterable[bytes], source: str) -> Iterator[tuple[int, str]]:
-    """Lines of a binary stream as text, each with its number from 1.
-
-    Raises:
-        InputError: a line is not UTF-8.
-    """
-    for number, line in enumerate(stream, 1):
-        try:
-            yield number, line.decode()
-        except UnicodeDecodeError as error:
-            raise InputError(f"{source}: line {number}: not UTF-8 text") from error
-
-
 def read_table(path: Path, features: Sequence[str], named: bool = True) -> Float32Array:
     """A whole file of timesteps: (T, features).
 
@@ -135,7 +139,7 @@ def read_table(path: Path, features: Sequence[str], named: bool = True) -> Float
     rows: list[list[float]] = []
     try:
         with path.open("rb") as file:
-            for number, line in numbered_lines(file, str(path)):
+            for number, line in numbered_lines(lines_of_file(file), str(path)):
                 row = reader.parse(line, number)
                 if row is not None:
                     rows.append(row)
@@ -183,7 +187,7 @@ def json_object(names: Sequence[str], values: Float32Array, first: Mapping[str, 
 
 
 def _number(value: Any, name: str) -> float:
-    if isinstance(value, (int, float, str)) and not isinstance(value, bool):
+    if isinstance(value, (int, float, str)) and not isinstance(value, bool) and not _has_separator(value):
         try:
             return float(value)
         except (ValueError, OverflowError):
@@ -191,7 +195,14 @@ def _number(value: Any, name: str) -> float:
     raise InputError(f"{name} is {value!r}, not a number")
 
 
+def _has_separator(value: object) -> bool:
+    """Whether it is a number as Python has it only, such as 1_000: for others it is no number, or noise."""
+    return isinstance(value, str) and "_" in value
+
+
 def _is_number(cell: str) -> bool:
+    if _has_separator(cell):
+        return False
     try:
         float(cell)
     except ValueError:

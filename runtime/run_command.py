@@ -24,11 +24,11 @@ from .columns import has_names
 from .errors import InputError
 from .heartbeat import Heartbeat
 from .interrupt import Interrupt, interrupts
-from .lines import lines, wait_for
+from .lines import lines, lines_of_file, numbered_lines, wait_for
 from .model import Model, load
 from .mqtt import options as mqtt_options
 from .notes import note
-from .rows import RowReader, json_object, numbered_lines
+from .rows import HeaderError, RowReader, json_object
 from .signature import add_signers_argument
 from .stream import Stream
 
@@ -58,7 +58,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="how often to write --state (default 10; with --subscribe 0: whenever no message waits)",
     )
     parser.add_argument(
-        "--skip-bad", action="store_true", help="report a malformed or non-finite line and go on, instead of stopping"
+        "--skip-bad",
+        action="store_true",
+        help="report a malformed or non-finite line and go on, instead of stopping; a header of other columns stops",
     )
     parser.add_argument("--report", type=Path, metavar="FILE", help="keep counts and step times in this file, as JSON")
     serial = parser.add_argument_group('serial port (pip install "edgelstm[serial]")')
@@ -144,7 +146,7 @@ def _numbered(
     make_reader: Callable[[], RowReader],
     stop: Interrupt,
     publisher: Publisher | None,
-) -> Iterator[tuple[int, str]]:
+) -> Iterator[tuple[int, str | InputError]]:
     """The lines of the input with their numbers, until it ends or an interruption comes."""
     name = _name(args.input)
     if args.baud is not None:
@@ -162,10 +164,10 @@ def _numbered(
             return iter(())
         file = source.fileno()
         if publisher is None and not Path(args.input).is_fifo():
-            found = numbered_lines(source, name)
+            found = numbered_lines(lines_of_file(source), name)
         else:
             wait = wait_for if publisher is None else publisher.wait
-            found = numbered_lines(lines(file, partial(os.read, file, 65536), name, wait), name)
+            found = numbered_lines(lines(file, partial(os.read, file, 65536), wait), name)
     # The publisher waits for the interruption itself: none may come in the middle of what it does for its connection.
     return stop.until(found) if publisher is None else takewhile(lambda _: not stop.requested, found)
 
@@ -174,7 +176,7 @@ def _pump(
     model: Model,
     stream: Stream,
     reader: RowReader,
-    numbered: Iterator[tuple[int, str]],
+    numbered: Iterator[tuple[int, str | InputError]],
     write: Callable[[str], None],
     args: argparse.Namespace,
     heartbeat: Heartbeat,
@@ -196,6 +198,8 @@ def _pump(
             read += 1
             with heartbeat.step():
                 y = stream.step(row)
+        except HeaderError:
+            raise
         except InputError as error:
             message = str(error) if name in str(error) else f"{name}: line {number}: {error}"
             if not args.skip_bad:

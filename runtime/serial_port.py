@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from .errors import BackendUnavailableError, InputError
-from .lines import Wait, lines, wait_for
+from .lines import EndlessLineError, Wait, lines, numbered_lines, wait_for
 from .notes import note
-from .rows import RowReader
+from .rows import HeaderError, RowReader
 
 # A port that was silent for so long, in seconds, before a line begins was not joined in the middle of that line.
 _SILENCE = 0.05
@@ -28,19 +28,18 @@ class SerialPort:
         self._opened = time.monotonic()
         self._first: float | None = None
 
-    def lines(self, wait: Wait = wait_for) -> Iterator[tuple[int, str]]:
-        """Lines with their numbers, for ever; bytes that are not UTF-8 are replaced, which no number survives.
+    def lines(self, wait: Wait = wait_for) -> Iterator[tuple[int, str | InputError]]:
+        """Lines with their numbers, for ever; for a line that is none, what is wrong with it.
 
         Raises:
-            InputError: the port is gone, or what it sends has no lines.
+            InputError: the port is gone.
         """
-        found = lines(self._port.fileno(), self._read, self._name, wait, _LONGEST_LINE)
-        for number, line in enumerate(found, 1):
-            yield number, line.decode(errors="replace")
+        found = lines(self._port.fileno(), self._read, wait, _LONGEST_LINE)
+        return numbered_lines(found, self._name, f"{_LONGEST_LINE} bytes without a line's end; is --baud right?")
 
     def from_whole_line(
-        self, numbered: Iterator[tuple[int, str]], reader: Callable[[], RowReader]
-    ) -> Iterator[tuple[int, str]]:
+        self, numbered: Iterator[tuple[int, str | InputError]], reader: Callable[[], RowReader]
+    ) -> Iterator[tuple[int, str | InputError]]:
         """The lines, without the first if that may have been joined in the middle.
 
         Half a number is a number too: `12.5,3` may be the end of `112.5,3`. JSON and a header show that they are
@@ -51,18 +50,21 @@ class SerialPort:
             reader: makes a reader of such lines.
         """
         for number, line in numbered:
-            if not line.strip():
+            if isinstance(line, str) and not line.strip():
                 continue
-            trial = reader()
+            trial, why = reader(), "it may be cut off"
+            silent = self._first is not None and self._first - self._opened >= _SILENCE
             try:
                 row = trial.parse(line, number)
-                silent = self._first is not None and self._first - self._opened >= _SILENCE
-                if row is None or trial.kind == "json" or silent:
-                    yield number, line
-                    break
-                why = "it may be cut off"
+                whole = row is None or trial.kind == "json" or silent
             except InputError as error:
-                why = str(error)
+                why, whole = (
+                    str(error),
+                    isinstance(error, EndlessLineError) or (isinstance(error, HeaderError) and silent),
+                )
+            if whole:
+                yield number, line
+                break
             note(f"the first line is left out: {why}")
             break
         yield from numbered
