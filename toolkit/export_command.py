@@ -203,6 +203,8 @@ def _export_c(args: argparse.Namespace, source: Any, calibration: Any, settings:
             settings["features"],
             settings["outputs"],
             settings["window"],
+            settings["hop"],
+            settings["carry"],
             args.min_snr,
         )
     if args.json:
@@ -216,6 +218,9 @@ def _export_c(args: argparse.Namespace, source: Any, calibration: Any, settings:
         f"\nwrote {made.path}/: {made.precision}, {made.parity.snr_db:.1f} dB against Keras "
         f"(least {made.min_snr_db:g}); its self-test was {proof}"
     )
+    if made.window is not None:
+        every = "each timestep" if made.window.hop == 1 else f"every {made.window.hop} timesteps"
+        print(f"it answers by window: {every}, Keras's answer on the last {made.window.timesteps} timesteps")
     return 0
 
 
@@ -227,6 +232,8 @@ def _described(made: Any) -> dict[str, Any]:
         "min_snr_db": made.min_snr_db,
         "weights": made.weights,
         "state": made.state,
+        "window": None if made.window is None else made.window.timesteps,
+        "hop": None if made.window is None else made.window.hop,
         "self_test_ran": made.ran,
         "sizes": [vars(size) for size in made.sizes],
     }

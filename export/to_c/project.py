@@ -10,6 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import numpy.typing as npt
 
 from ...runtime import elm
@@ -17,16 +18,19 @@ from ...runtime.archive import write_folder
 from ...runtime.backends import open_artifact
 from ...runtime.errors import BackendUnavailableError, BundleError, InputError, ParityError
 from ...runtime.golden import Golden
-from ...runtime.memory import state_bytes
+from ...runtime.memory import state_bytes, windows_bytes
 from ...runtime.model import replay as replay_stream
 from ...runtime.network import Network
 from ...runtime.parity import TOLERANCES, Parity, compare
 from ...runtime.stream import Stream
+from ...runtime.streaming import Window
 from ..calibration import as_sequences
 from ..description import describe
 from ..golden import golden_vectors, longest_sequence
 from ..to_native import native_step_file
+from ..windows import streaming_of, window_golden_vectors
 from .compiler import Size, measure, replay
+from .readme import readme
 from .source import model_source
 from .texts import build_description, header, self_test
 
@@ -36,6 +40,8 @@ if TYPE_CHECKING:
 # Every folder that this wrote has it, and only such a folder is replaced.
 _MARKER = ("engine/edgelstm.h", "a folder of C that edgelstm wrote")
 _SELF_TEST_STEPS = 200
+# Windows in flight that go through a layer together: each block of weights is read once for so many of them.
+_TOGETHER = 4
 # Words that C or C++ keep to themselves, and names that the generated files use.
 _RESERVED = frozenset(
     """
@@ -60,6 +66,7 @@ class CProject:
         min_snr_db: the least ratio allowed.
         weights: bytes of the model in read-only memory.
         state: bytes of a stream's memory.
+        window: of its streams, or None where their state is carried on.
         sizes: what each compiler of this machine makes of it.
         definitions: for the compiler, which leave out of the engine what the model does not use.
         ran: whether the self-test was compiled and run here; not without a compiler.
@@ -72,9 +79,15 @@ class CProject:
     min_snr_db: float
     weights: int
     state: int
+    window: Window | None
     sizes: tuple[Size, ...]
     definitions: tuple[str, ...]
     ran: bool
+
+    @property
+    def tile(self) -> int:
+        """Streams, or windows in flight, that go through a layer together."""
+        return _tile(self.window)
 
 
 def export_c(
@@ -85,6 +98,8 @@ def export_c(
     features: Sequence[str] | None = None,
     outputs: Sequence[str] | None = None,
     window: int | None = None,
+    hop: int | None = None,
+    carry: bool = False,
     min_snr: float | None = None,
 ) -> CProject:
     """Export a model as C sources, prove them against Keras, and write the folder.
@@ -98,7 +113,10 @@ def export_c(
         calibration: (N, T, features) or (T, features) inputs, from which the self-test's are drawn.
         features: names of the inputs.
         outputs: names of the outputs.
-        window: timesteps that the model was trained on at a time.
+        window: timesteps that the model was trained on at a time; the folder answers by this window then. So it does by
+            default, where the model's input has a fixed length and it gives one answer for that.
+        hop: by window, timesteps between two answers; 1 by default.
+        carry: carry the state on all the same.
         min_snr: least signal-to-noise ratio in dB, in place of the precision's own.
 
     Returns:
@@ -119,7 +137,12 @@ def export_c(
 
         source = read_keras(source)
     data = None if calibration is None else as_sequences(calibration, source.features)
-    golden = golden_vectors(source, data, longest_sequence(source, data, window or source.window))
+    streaming = streaming_of(source, carry, window, hop)
+    how = streaming.default
+    if how is not None:
+        golden = window_golden_vectors(source, data, how)
+    else:
+        golden = golden_vectors(source, data, longest_sequence(source, data, streaming.window))
     least = TOLERANCES[precision] if min_snr is None else min_snr
     described = native_step_file(source, precision, {"name": name})
     parity = _compare(described, golden)
@@ -131,18 +154,21 @@ def export_c(
     content = native_step_file(source, precision, None)
     short = _shortened(golden)
     checked = short if _compare(described, short).snr_db >= least else golden
-    engine = _engine()
+    engine = _engine(how)
     sources = [file for file in engine if file.endswith(".c")]
-    definitions = _not_needed(content)
+    tile = _tile(how)
+    definitions = [f"EDGELSTM_TILE={tile}", *_not_needed(content)]
+    state = state_bytes(content, tile=1) if how is None else windows_bytes(content, how, tile=tile)
     written = {
         f"{name}.h": header(
             name,
             f"{name}: {source.name}, {precision}\n" + "\n".join(describe(source)),
             _names("x", features, source.features),
             _names("y", outputs, source.outputs),
-            state_bytes(content),
+            state,
+            how,
         ),
-        f"{name}.c": model_source(content, name),
+        f"{name}.c": model_source(content, name, how),
         "main.c": self_test(name, checked, least),
         "CMakeLists.txt": build_description(name, sources, definitions),
     }
@@ -154,14 +180,18 @@ def export_c(
         if problem:
             raise ParityError(f"{source.name}: the C sources are not written: {problem}")
         sizes = (*here, *measure(folder, name, sources, definitions))
-    state, ran = state_bytes(content), problem is not None
-    project = CProject(where, name, precision, parity, least, len(content), state, sizes, tuple(definitions), ran)
-    everything["README.md"] = _readme(project, source).encode()
+    ran = problem is not None
+    project = CProject(where, name, precision, parity, least, len(content), state, how, sizes, tuple(definitions), ran)
+    everything["README.md"] = readme(project, source, content).encode()
     try:
         write_folder(where, everything, *_MARKER)
     except OSError as error:
         raise BundleError(f"{where}: cannot be written ({error.strerror or error}); nothing was left there") from error
     return project
+
+
+def _tile(window: Window | None) -> int:
+    return 1 if window is None else min(window.in_flight, _TOGETHER)
 
 
 def _identifier(folder: Path) -> str:
@@ -195,89 +225,25 @@ def _shortened(golden: Golden) -> Golden:
     total = len(golden.inputs)
     first = max(start for start in golden.starts if start == 0 or total - start >= _SELF_TEST_STEPS)
     starts = tuple(start - first for start in golden.starts if start >= first)
-    return Golden(golden.inputs[first:], golden.outputs[first:], starts)
+    inputs, answers = golden.inputs[first:], total - first
+    if golden.window is not None:
+        lengths = np.diff((*starts, len(inputs)))
+        answers = sum(len(golden.window.due(0, int(length))) for length in lengths)
+    return Golden(inputs, golden.outputs[-answers:], starts, golden.window)
 
 
-def _engine() -> dict[str, bytes]:
+def _engine(window: Window | None) -> dict[str, bytes]:
     folder = files("edgelstm.runtime") / "engine"
-    left_out = ("bench.c", "example.c")
+    left_out = ("bench.c", "example.c", *(() if window is not None else ("window.c",)))
     names = sorted(f.name for f in folder.iterdir() if f.name.endswith((".c", ".h")) and f.name not in left_out)
     return {f"engine/{name}": (folder / name).read_bytes() for name in [*names, "FORMAT.md"]}
 
 
 def _not_needed(content: bytes) -> list[str]:
-    """Definitions that leave out of the engine what the model, and a single stream, do not use."""
+    """Definitions that leave out of the engine what the model does not use."""
     layers = elm.HEADER.unpack_from(content)[4]
     records = [elm.RECORD.unpack_from(content, elm.HEADER.size + i * elm.RECORD.size) for i in range(layers)]
     used = {elm.PRECISIONS[record[3]] for record in records if record[0] <= elm.DENSE}
     functions = {elm.FUNCTIONS[record[i]] for record in records for i in (4, 8)}
     definitions = [f"EDGELSTM_NO_{precision.upper()}" for precision in elm.PRECISIONS if precision not in used]
-    return ["EDGELSTM_TILE=1", *definitions] + (
-        [] if functions - {"linear", "sigmoid", "tanh"} else ["EDGELSTM_NO_FUNCTIONS"]
-    )
-
-
-def _readme(project: CProject, network: Network) -> str:
-    name = project.name
-    rows = "\n".join(
-        f"| {size.target} | `{size.compiler}` | {size.weights:,} | {size.code:,} | {size.ram:,} |"
-        for size in project.sizes
-    )
-    measured = (
-        f"| target | compiler | flash: weights | flash: engine | RAM per stream |\n|---|---|---|---|---|\n{rows}"
-        if rows
-        else f"Not measured: no compiler was there. The weights are {project.weights:,} bytes, a stream's RAM "
-        f"{project.state:,} bytes."
-    )
-    layers = "\n".join(f"- {line}" for line in describe(network))
-    proof = f"{project.parity.snr_db:.1f} dB over all golden vectors (max |error| {project.parity.max_abs_error:.2e})"
-    ran = "The self-test was compiled and run when this was exported." if project.ran else "It was not compiled there."
-    flags = " ".join(f"-D{definition}" for definition in project.definitions)
-    return f"""# {name}
-
-{network.name}, {project.precision}, as C99 that needs no library but `<string.h>`, `<stdint.h>` and `<math.h>`, no
-allocation and no file system. Generated by EdgeLSTM; export again rather than edit.
-
-{layers}
-
-```c
-#include "{name}.h"
-
-static {name} stream;
-
-{name}_init(&stream);
-{name}_step(&stream, x, y);    /* {network.features} floats in, {network.outputs} out; 0, or an error */
-```
-
-## Build, and prove it
-
-```sh
-cmake -B build && cmake --build build && build/{name}_check
-```
-
-or, without CMake, with any compiler:
-
-```sh
-cc -O2 -std=c99 -ffp-contract=off {flags} \\
-   -I. main.c {name}.c engine/*.c -lm -o {name}_check
-```
-
-The program returns 0 if its answers are within {project.min_snr_db:g} dB of Keras's, and 1 if not. Against
-Keras the engine reached {proof}.
-{ran} In your own program, leave out `main.c`.
-
-`-DEDGELSTM_PORTABLE` leaves out the kernels for processors with vector units, which a microcontroller has not.
-
-## Flash and RAM, in bytes
-
-{measured}
-
-The C library's `memcpy`, `memset` and mathematics come on top, and up to 1.5 kB of stack. `EDGELSTM_TILE` is the number
-of streams that go through a layer together, and costs stack; with the 48 that it is by default, fleets are faster.
-
-| file | what it is |
-|---|---|
-| `{name}.h`, `{name}.c` | the model: weights as constants, and three functions |
-| `engine/` | the engine, the same for every model; `engine/edgelstm.h` documents it |
-| `main.c` | the self-test |
-"""
+    return definitions + ([] if functions - {"linear", "sigmoid", "tanh"} else ["EDGELSTM_NO_FUNCTIONS"])

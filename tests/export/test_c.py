@@ -13,22 +13,29 @@ import pytest
 from edgelstm.export import export_c
 from edgelstm.export.to_c.source import array
 from edgelstm.export.to_native import native_step_file
-from edgelstm.runtime import BundleError, InputError, ParityError, UnsupportedModelError
-from edgelstm.runtime.memory import state_bytes
+from edgelstm.runtime import BundleError, InputError, ParityError, UnsupportedModelError, Window
+from edgelstm.runtime.memory import state_bytes, windows_bytes
 
-from tests.engine.models import NAMES, elm, network, precisions
+from tests.engine.models import NAMES, elm, inputs, network, precisions
 from tests.engine.toolchain import STRICT, compile_engine, language, link, require, run
 from tests.zoo import REFUSED
 
 pytestmark = pytest.mark.slow
-CASES = [("LSTM 17 24 25 9", "float32"), ("GRU 9 33 16 20", "int8"), ("activations_of_lstms", "float16")]
+# Models, precisions, and the window and hop by which they answer.
+CASES = [
+    ("LSTM 17 24 25 9", "float32", None, None),
+    ("GRU 9 33 16 20", "int8", None, None),
+    ("activations_of_lstms", "float16", None, None),
+    ("masking", "float32", 11, 3),
+]
 
 
 @pytest.fixture(scope="module", params=CASES, ids=lambda case: f"{case[0]} {case[1]}".replace(" ", "-"))
 def project(request, tmp_path_factory):
     require("cc", "size")
-    name, precision = request.param
-    return export_c(network(name), tmp_path_factory.mktemp("c") / "pump", precision), network(name)
+    name, precision, window, hop = request.param
+    folder = tmp_path_factory.mktemp("c") / "pump"
+    return export_c(network(name), folder, precision, window=window, hop=hop, carry=window is None), network(name)
 
 
 def build(made, compiler, *flags, main=None):
@@ -70,6 +77,57 @@ def test_what_the_readme_says_of_memory_is_so(project, tmp_path):
     assert here.weights >= made.weights
     # A stream is its memory, the opened model and a pointer, on a border of 64 bytes.
     assert made.state < here.ram <= made.state + 192
+
+
+def test_only_what_answers_by_window_has_windows(project):
+    made, _ = project
+    sources = {file.name for file in (made.path / "engine").glob("*.c")}
+    assert ("window.c" in sources) == (made.window is not None)
+    assert ("window.c" in (made.path / "CMakeLists.txt").read_text()) == (made.window is not None)
+    assert ("int *due" in (made.path / "pump.h").read_text()) == (made.window is not None)
+    readme = (made.path / "README.md").read_text()
+    assert ("**By window.**" in readme) == (made.window is not None)
+    if made.window is not None:
+        assert f"| {made.window.hop} (this folder) | {made.window.in_flight} | {made.state:,} |" in readme
+
+
+@pytest.fixture(scope="module")
+def windowed(tmp_path_factory):
+    """Windows of a model that Keras itself says the answers for."""
+    require("cc")
+    return export_c(network("tutorial_stacked"), tmp_path_factory.mktemp("w") / "pump", window=9, hop=4)
+
+
+def test_by_window_it_answers_when_and_what_keras_does(windowed, tmp_path):
+    of = network("tutorial_stacked")
+    xs = inputs("tutorial_stacked", 40)
+    program = tmp_path / "steps.c"
+    program.write_text(
+        '#include <stdio.h>\n#include "pump.h"\nstatic pump stream;\n'
+        f"static const float xs[40 * PUMP_FEATURES] = {array(xs)};\n"
+        "int main(void) {\n    float y[PUMP_OUTPUTS];\n    int due;\n    if (pump_init(&stream)) return 1;\n"
+        "    for (int t = 0; t < 40; t++) {\n"
+        "        if (pump_step(&stream, xs + t * PUMP_FEATURES, y, &due)) return 2;\n"
+        '        if (due) printf("%d", t);\n'
+        '        for (int i = 0; due && i < PUMP_OUTPUTS; i++) printf(" %.9g", (double)y[i]);\n'
+        '        if (due) puts("");\n    }\n    return 0;\n}\n'
+    )
+    printed = run(build(windowed, "gcc", *STRICT, "-O1", "-DEDGELSTM_PORTABLE", main=program))
+    answers = {int(line.split()[0]): [float(value) for value in line.split()[1:]] for line in printed.splitlines()}
+    assert list(answers) == [8, 12, 16, 20, 24, 28, 32, 36]
+    want = of.reference.windows(np.stack([xs[t - 8 : t + 1] for t in answers]))
+    np.testing.assert_allclose(list(answers.values()), want, atol=3e-6)
+
+
+def test_an_answer_at_the_wrong_time_fails_the_self_test(windowed, tmp_path):
+    main = tmp_path / "main.c"
+    text = (windowed.path / "main.c").read_text()
+    main.write_text(re.sub(r"(due_at\[ANSWERS\] = {\s*)(\d+)", r"\g<1>1 + \2", text))
+    assert main.read_text() != text
+    program = build(windowed, "gcc", "-O1", "-DEDGELSTM_PORTABLE", main=main)
+    done = subprocess.run([str(program)], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "answer 0 came too early or too late" in done.stdout
 
 
 def test_a_model_that_computes_something_else_fails_its_test(tmp_path):
@@ -122,7 +180,9 @@ def test_memory_is_worked_out_as_the_engine_does(compiler, pointer, tmp_path):
         "        edgelstm_model model;\n"
         '        FILE *opened = fopen(names[i], "rb");\n'
         "        if (edgelstm_open(&model, file, fread(file, 1, sizeof file, opened))) return 1;\n"
-        '        printf("%zu %zu\\n", edgelstm_state_size(&model, 1), edgelstm_state_size(&model, 1000));\n'
+        '        printf("%zu %zu", edgelstm_state_size(&model, 1), edgelstm_state_size(&model, 1000));\n'
+        '        printf(" %zu", edgelstm_windows_size(&model, 1, 30, 7));\n'
+        '        printf(" %zu\\n", edgelstm_windows_size(&model, 3, 30, 1));\n'
         "        fclose(opened);\n    }\n    return 0;\n}\n"
     )
     program = link(tmp_path / "sizes", compiler, source, compile_engine(tmp_path, compiler, "-O1"), "-O1", "-static")
@@ -134,7 +194,11 @@ def test_memory_is_worked_out_as_the_engine_does(compiler, pointer, tmp_path):
     emulator = () if pointer == 8 else ("qemu-arm-static",)
     require(*emulator)
     printed = run(*emulator, program, *files).splitlines()
-    assert printed == [f"{state_bytes(c, 1, pointer)} {state_bytes(c, 1000, pointer)}" for c in contents]
+    assert printed == [
+        f"{state_bytes(c, 1, pointer)} {state_bytes(c, 1000, pointer)} "
+        f"{windows_bytes(c, Window(30, 7), 1, pointer)} {windows_bytes(c, Window(30), 3, pointer)}"
+        for c in contents
+    ]
 
 
 def test_literals_are_exact():
