@@ -45,7 +45,7 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(LEGACY) runtime/*.so build dist *.egg-info .pytest_cache .ruff_cache demo-output .userlands
+	rm -rf $(VENV) $(LEGACY) runtime/*.so build dist *.egg-info .pytest_cache .ruff_cache demo-output .userlands .node
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

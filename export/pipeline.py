@@ -11,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import numpy.typing as npt
 
 from ..runtime import elm
@@ -21,18 +22,18 @@ from ..runtime.golden import Golden
 from ..runtime.manifest import FORMATS, GRAPHS, Artifact, File, Manifest
 from ..runtime.model import replay
 from ..runtime.network import Network
-from ..runtime.parity import TOLERANCES, Parity, compare
+from ..runtime.parity import TOLERANCES, Parity, Tolerance, least_of_an_output
 from ..runtime.sequence import replay_sequences
 from ..runtime.stream import Stream
-from ..runtime.streaming import CARRY, Streaming
+from ..runtime.streaming import Streaming
 from ..runtime.tflite_metadata import METADATA_NAME
 from .calibration import Ranges, as_sequences, observe_ranges
 from .description import describe
-from .golden import golden_vectors, longest_sequence
 from .to_native import native_step_file
 from .to_tflite import INTEGER_PRECISIONS, tflite_sequence_graph, tflite_step_graph
+from .travelling import limit_for, shortened
 from .unstreamable import UnstreamableModel
-from .windows import streaming_of, window_golden_vectors, with_distance
+from .windows import proof_for, streaming_of
 
 if TYPE_CHECKING:
     from keras import Model as KerasModel
@@ -79,18 +80,33 @@ NETWORK = Target("native", "step", "float32")
 
 
 @dataclass(frozen=True)
+class Step:
+    """A step of an export that is begun: what it is, how many are done, and of how many."""
+
+    what: str
+    done: int
+    of: int
+
+
+@dataclass(frozen=True)
 class Result:
     """An artifact that was made and replayed."""
 
     target: Target
     content: bytes
+    answers: npt.NDArray[np.float32]
     parity: Parity
-    min_snr_db: float
+    tolerance: Tolerance
+
+    @property
+    def min_snr_db(self) -> float:
+        """The least ratio."""
+        return self.tolerance.snr_db
 
     @property
     def passed(self) -> bool:
         """Whether it computes what Keras computes, within its tolerance."""
-        return self.parity.within(self.min_snr_db)
+        return self.tolerance.met_by(self.parity)
 
 
 def targets(
@@ -134,12 +150,13 @@ def export(
     keep_going: bool = False,
     legacy_tflite: bool = False,
     report: Callable[[Result], None] | None = None,
+    progress: Callable[[Step], None] | None = None,
 ) -> Bundle:
     """Export a model, prove every artifact against Keras, and write the bundle.
 
     Args:
         source: a network from `read_keras`, a Keras model, or the path of one.
-        path: where to: a `.edge` file, or a folder.
+        path: where to: a `.edge` file, or a folder. A bundle that is there is replaced.
         formats: of `tflite`, `onnx`, `native`.
         precisions: of `float32`, `float16`, `dynamic`, `int8`, `int16x8`. Combinations that do not exist are left out.
         graphs: `step`, to be streamed, and `sequence`, which takes whole sequences (float32 only). A model that
@@ -160,6 +177,7 @@ def export(
         keep_going: leave out what fails instead of writing no bundle.
         legacy_tflite: keep every TFLite file loadable by tflite-runtime 2.14.
         report: called with every artifact once it is made and replayed.
+        progress: called with each step when it is begun.
 
     Returns:
         The bundle as it was written.
@@ -194,13 +212,15 @@ def export(
                 min_snr,
                 keep_going,
                 report,
+                progress,
             )
+    # An ONNX step graph takes whole sequences as well, so it stands for both.
+    steps = [replace(target, graph="step") if target.format == "onnx" else target for target in (*wanted, NETWORK)]
+    made = list(dict.fromkeys(steps))
+    _begin(progress, None, made)
     data = None if calibration is None else as_sequences(calibration, network.features)
     streaming = streaming_of(network, carry, window, hop)
-    longest = longest_sequence(network, data, streaming.window)
-    streaming = with_distance(replace(streaming, bounded=longest is None), network, data)
-    if streaming.mode != CARRY:
-        longest = streaming.window
+    proof, streaming = proof_for(network, data, streaming)
     ranges: Ranges | None = None
     if integer := sorted({t.precision for t in wanted if t.calibrated}):
         if data is None:
@@ -209,22 +229,34 @@ def export(
                 f"tflite {' and '.join(integer)} {verb} calibration data to find the ranges of the model's values: "
                 "representative inputs as .npy, .npz or .csv (--calibration FILE)"
             )
-        ranges = observe_ranges(network, data, longest)
-    if streaming.default is not None:
-        golden = window_golden_vectors(network, data, streaming.default)
-    else:
-        golden = golden_vectors(network, data, longest)
+        ranges = observe_ranges(network, data, proof.longest)
     manifest = _manifest(network.name, network.features, network.outputs, features, outputs, streaming, training)
-    manifest = replace(manifest, layers=describe(network), parameters=network.parameters)
+    manifest = replace(
+        manifest,
+        layers=describe(network),
+        parameters=network.parameters,
+        keras_float32=proof.conditioning.keras,
+        chaotic_beyond=proof.chaotic_beyond,
+        probabilities=proof.conditioning.probabilities,
+    )
     results: list[Result] = []
-    # An ONNX step graph takes whole sequences as well, so it stands for both.
-    steps = [replace(target, graph="step") if target.format == "onnx" else target for target in (*wanted, NETWORK)]
-    for target in dict.fromkeys(steps):
+    for target in made:
+        _begin(progress, target, made)
         content = _content(network, target, manifest, ranges, legacy_tflite)
-        results.append(Result(target, content, _parity(target, content, network, golden), _least(target, min_snr)))
+        tolerance = proof.conditioning.tolerance(target.precision, min_snr)
+        results.append(_replayed(target, content, network, proof.golden, tolerance))
         if report is not None:
             report(results[-1])
-    return _write(path, manifest, results, golden, keep_going)
+    return _write(path, manifest, results, proof.golden, keep_going, data is None)
+
+
+def _begin(progress: Callable[[Step], None] | None, target: Target | None, made: Sequence[Target]) -> None:
+    if progress is None:
+        return
+    if target is None:
+        progress(Step("Keras's own answers", 0, 1 + len(made)))
+    else:
+        progress(Step(f"{target}, replayed against Keras", 1 + made.index(target), 1 + len(made)))
 
 
 def _export_unstreamable(
@@ -237,18 +269,24 @@ def _export_unstreamable(
     min_snr: float | None,
     keep_going: bool,
     report: Callable[[Result], None] | None,
+    progress: Callable[[Step], None] | None,
 ) -> Bundle:
+    made = list(dict.fromkeys(wanted))
+    _begin(progress, None, made)
     golden = model.golden()
     manifest = _manifest(model.name, model.features, model.outputs, features, outputs, None, training)
-    manifest = replace(manifest, layers=model.layers, parameters=model.parameters)
+    manifest = replace(manifest, layers=model.layers, parameters=model.parameters, probabilities=model.probabilities)
     results: list[Result] = []
-    for target in dict.fromkeys(wanted):
+    for target in made:
+        _begin(progress, target, made)
         content = model.convert(target.format)
-        parity = compare(replay_sequences(target.format, content, target.file, golden), golden.outputs)
-        results.append(Result(target, content, parity, _least(target, min_snr)))
+        answers = replay_sequences(target.format, content, target.file, golden)
+        least = TOLERANCES[target.precision] if min_snr is None else min_snr
+        tolerance = Tolerance(least, least_of_an_output(least), model.probabilities)
+        results.append(Result(target, content, answers, tolerance.compare(answers, golden.outputs), tolerance))
         if report is not None:
             report(results[-1])
-    return _write(path, manifest, results, golden, keep_going)
+    return _write(path, manifest, results, golden, keep_going, True)
 
 
 def _content(network: Network, target: Target, manifest: Manifest, ranges: Ranges | None, legacy_tflite: bool) -> bytes:
@@ -273,14 +311,15 @@ def _content(network: Network, target: Target, manifest: Manifest, ranges: Range
     return tflite_step_graph(network, target.precision, description, ranges, legacy_tflite)
 
 
-def _parity(target: Target, content: bytes, network: Network, golden: Golden) -> Parity:
-    if target.graph == "step":
-        opened = _opened(target, content)
-        return compare(replay(Stream(opened, b"", network.name, golden.window), golden), golden.outputs)
+def _replayed(target: Target, content: bytes, network: Network, golden: Golden, tolerance: Tolerance) -> Result:
     expected = golden.outputs
-    if not network.return_sequences and golden.window is None:
-        expected = expected[[*(s - 1 for s in golden.starts[1:]), -1]]
-    return compare(replay_sequences(target.format, content, target.file, golden), expected)
+    if target.graph == "step":
+        answers = replay(Stream(_opened(target, content), b"", network.name, golden.window), golden)
+    else:
+        answers = replay_sequences(target.format, content, target.file, golden)
+        if not network.return_sequences and golden.window is None:
+            expected = expected[[*(s - 1 for s in golden.starts[1:]), -1]]
+    return Result(target, content, answers, tolerance.compare(answers, expected), tolerance)
 
 
 def _opened(target: Target, content: bytes) -> Opened:
@@ -325,26 +364,23 @@ def _names(what: str, given: Sequence[str] | None, count: int, stem: str) -> tup
     return names
 
 
-def _least(target: Target, min_snr: float | None) -> float:
-    return TOLERANCES[target.precision] if min_snr is None else min_snr
-
-
 def _write(
     path: str | Path,
     manifest: Manifest,
     results: Sequence[Result],
     golden: Golden,
     keep_going: bool,
+    made_up: bool,
 ) -> Bundle:
     passed = [result for result in results if result.passed]
     failed = [result for result in results if not result.passed]
     if failed and not (keep_going and passed):
-        worst = "; ".join(f"{r.target}: {r.parity.shortfall(r.min_snr_db, manifest.outputs)}" for r in failed)
+        worst = "; ".join(f"{r.target}: {r.tolerance.shortfall(r.parity, manifest.outputs)}" for r in failed)
         raise ParityError(
-            f"{manifest.name}: not within tolerance of Keras, so no bundle is written: {worst}. Leave these out, "
-            "pass --keep-going to write the others, or --min-snr to accept less",
+            f"{manifest.name}: not within tolerance of Keras, so no bundle is written: {worst}. {_remedies(made_up)}",
             tuple(results),
         )
+    golden = _travelling(golden, passed)
     files = {r.target.file: r.content for r in passed} | {"golden.npz": golden.to_bytes()}
     manifest = replace(
         manifest,
@@ -355,13 +391,36 @@ def _write(
                 graph=r.target.graph,
                 precision=r.target.precision,
                 parity=r.parity,
-                min_snr_db=r.min_snr_db,
+                min_snr_db=r.tolerance.snr_db,
+                min_output_snr_db=r.tolerance.output_snr_db,
             )
             for r in passed
         ),
         golden=File.of("golden.npz", files["golden.npz"]),
     )
     return write_bundle(path, manifest, files)
+
+
+def _remedies(made_up: bool) -> str:
+    remedies = "Leave these out, pass --keep-going to write the others, or --min-snr to accept less"
+    if not made_up:
+        return remedies
+    return (
+        "The inputs were made up and may be unlike those that the model was trained on: pass recorded ones first "
+        f"(--calibration FILE). If it still fails: {remedies[0].lower()}{remedies[1:]}"
+    )
+
+
+def _travelling(golden: Golden, passed: Sequence[Result]) -> Golden:
+    """The part of the golden vectors that the bundle carries: one on which everything that passed on all passes."""
+    limit = limit_for(min(len(r.content) for r in passed))
+    found = shortened(golden, limit)
+    for result in passed:
+        if len(result.answers) != len(golden.outputs):
+            continue  # Answers at the ends of sequences only: another file answers there too.
+        if not result.tolerance.met_by(result.tolerance.compare(result.answers[found.rows], found.golden.outputs)):
+            return golden
+    return found.golden
 
 
 def _version(package: str) -> str | None:

@@ -12,7 +12,10 @@ from ..runtime.golden import Golden
 from ..runtime.network import Network, Reference
 from ..runtime.parity import PERFECT_SNR, compare
 from ..runtime.streaming import CARRY, WINDOW, Streaming, Window, whole
-from .golden import golden_inputs, reference_of
+from .conditioning import conditioning
+from .golden import Proof, proof_of, reference_of
+from .golden_inputs import golden_inputs
+from .stability import runs_away
 
 # Answers of each golden sequence; before the second one the stream is reset in the middle of a window.
 _ANSWERS = (256, 64, 16, 4, 1)
@@ -40,7 +43,7 @@ def streaming_of(network: Network, carry: bool = False, window: int | None = Non
     by_window = not carry and (window is not None or trained_so)
     if hop is not None and not by_window:
         raise InputError("a hop goes with a window, and this model's state is carried on; give the window as well")
-    chosen = Window(length or 1, 1 if hop is None else whole("hop", hop))  # Checks what was given.
+    chosen = Window(1 if length is None else length, 1 if hop is None else whole("hop", hop))  # Checks what was given.
     return Streaming(WINDOW, length, chosen.hop) if by_window else Streaming(CARRY, length)
 
 
@@ -56,7 +59,7 @@ def window_golden_vectors(network: Network, calibration: npt.NDArray[np.float32]
     lengths = [timesteps + hop * (count - 1) for count in counts]
     if timesteps > 1:
         lengths.insert(1, timesteps // 2)
-    inputs = golden_inputs(network, calibration, lengths)
+    inputs = golden_inputs(network, calibration, timesteps, lengths)
     starts = tuple(int(start) for start in np.cumsum((0, *lengths[:-1])))
     outputs = on_windows(network, np.split(inputs, starts[1:]), window)
     if not np.isfinite(outputs).all():
@@ -74,14 +77,35 @@ def on_windows(network: Network, sequences: list[npt.NDArray[np.float32]], windo
     return reference.windows(np.stack([xs[end - window.timesteps : end] for xs, end in ends]))
 
 
-def with_distance(streaming: Streaming, network: Network, calibration: npt.NDArray[np.float32] | None) -> Streaming:
-    """Note how far answers with the state carried are from those on windows, where the window is known."""
-    if streaming.window is None:
-        return streaming
-    window = Window(streaming.window, streaming.hop)
-    golden = window_golden_vectors(network, calibration, window)
+def proof_for(
+    network: Network, calibration: npt.NDArray[np.float32] | None, streaming: Streaming
+) -> tuple[Proof, Streaming]:
+    """What exports of a model that streams in this way are proved on.
+
+    Returns:
+        The proof, and `streaming` with what was measured: whether the state is bounded past the window, and how far
+        answers with it carried are from those on windows.
+
+    Raises:
+        UnsupportedModelError: the network did not come from Keras, or its outputs grow without bound.
+    """
+    if streaming.default is not None:
+        golden = window_golden_vectors(network, calibration, streaming.default)
+        proof = Proof(golden, conditioning(network, golden), streaming.window)
+        bounded = not runs_away(network, golden.inputs)
+    else:
+        proof = proof_of(network, calibration, streaming.window)
+        bounded = proof.bounded
+        if streaming.window is None:
+            return proof, replace(streaming, bounded=bounded)
+        golden = window_golden_vectors(network, calibration, Window(streaming.window))
+    return proof, replace(streaming, bounded=bounded, carried_snr_db=_distance(network, golden))
+
+
+def _distance(network: Network, golden: Golden) -> float:
+    """Signal-to-noise ratio of answers with the state carried over the first golden sequence, against its windows'."""
+    assert golden.window is not None
     xs = next(golden.sequences())
-    due = list(window.due(0, len(xs)))
+    due = list(golden.window.due(0, len(xs)))
     carried = reference_of(network)(xs)[due]
-    ratio = compare(carried, golden.outputs[: len(due)]).snr_db
-    return replace(streaming, carried_snr_db=max(ratio, -PERFECT_SNR))
+    return max(compare(carried, golden.outputs[: len(due)]).snr_db, -PERFECT_SNR)

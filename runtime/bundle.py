@@ -81,8 +81,8 @@ def read_manifest(path: str | os.PathLike[str]) -> bytes:
     return read_member(Path(path), MANIFEST, MAX_MANIFEST_BYTES)
 
 
-def add_signature(path: str | os.PathLike[str], signature: bytes) -> None:
-    """Put a signature of its manifest into a bundle, in place of one that it had; nothing else changes.
+def add_signature(path: str | os.PathLike[str], manifest: bytes, signature: bytes) -> None:
+    """Put a manifest and its signature into a bundle, in place of those that it had; nothing else changes.
 
     Raises:
         BundleError: `path` is no bundle, or cannot be written.
@@ -90,16 +90,29 @@ def add_signature(path: str | os.PathLike[str], signature: bytes) -> None:
     where = Path(path)
     try:
         if where.is_dir():
-            with replacing(where / SIGNATURE) as temporary:
-                temporary.write_bytes(signature)
+            (where / SIGNATURE).unlink(missing_ok=True)  # A cut leaves a bundle that is not signed.
+            for name, data in ((MANIFEST, manifest), (SIGNATURE, signature)):
+                with replacing(where / name) as temporary:
+                    temporary.write_bytes(data)
             return
         content = {name: read_member(where, name, size) for name, size in members(where)}
-        content.pop(SIGNATURE, None)
-        first = {MANIFEST: content.pop(MANIFEST), SIGNATURE: signature}
+        first = {MANIFEST: manifest, SIGNATURE: signature}
+        rest = {name: data for name, data in content.items() if name not in first}
         with replacing(where) as temporary:
-            temporary.write_bytes(zipped({**first, **content}))
+            temporary.write_bytes(zipped({**first, **rest}))
     except OSError as error:
         raise BundleError(f"{where}: cannot be written ({error.strerror or error}); it is as it was") from error
+
+
+def is_bundle(path: Path) -> bool:
+    """Whether a bundle is at a path, and would be replaced; a damaged one counts, so that it can be written again."""
+    try:
+        if path.is_dir():
+            return (path / MANIFEST).is_file()
+        with path.open("rb") as file:
+            return file.read(4) == b"PK\3\4"  # A zip with something in it.
+    except OSError:
+        return False
 
 
 def write_bundle(path: str | os.PathLike[str], manifest: Manifest, files: Mapping[str, bytes]) -> Bundle:
@@ -117,6 +130,8 @@ def write_bundle(path: str | os.PathLike[str], manifest: Manifest, files: Mappin
     """
     where = Path(path)
     content = {MANIFEST: manifest.to_bytes(), **{entry.file: files[entry.file] for entry in manifest.files}}
+    if where.is_file() and where.suffix == ".edge" and not is_bundle(where):
+        raise BundleError(f"{where}: exists and is not a bundle; choose another output or remove it")
     try:
         if where.suffix == ".edge":
             with replacing(where) as temporary:

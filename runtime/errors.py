@@ -4,9 +4,19 @@ A message says what is wrong, where (file, layer, line), and what to do about it
 The command line prints it without a traceback.
 """
 
+from __future__ import annotations
+
+from typing import Any
+
 
 class EdgeLSTMError(Exception):
-    """Root of all errors raised by EdgeLSTM."""
+    """Root of all errors raised by EdgeLSTM.
+
+    Attributes:
+        report: what a command had found when it failed, which under `--json` stands beside the error.
+    """
+
+    report: dict[str, Any] | None = None
 
 
 class UnsupportedModelError(EdgeLSTMError):

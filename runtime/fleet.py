@@ -30,13 +30,20 @@ class Fleet:
     """
 
     def __init__(
-        self, opened: Opened, streams: int, fingerprint: bytes, name: str, window: Window | None = None
+        self,
+        opened: Opened,
+        streams: int,
+        fingerprint: bytes,
+        name: str,
+        window: Window | None = None,
+        named: tuple[str, ...] = (),
     ) -> None:
         if not 1 <= streams <= MAX_STREAMS:
             raise InputError(f"{name}: a fleet has at least 1 stream, and {MAX_STREAMS:,} at most, not {streams}")
         self._features, self._outputs = opened.features, opened.outputs
         self._fingerprint = fingerprint
         self._name = name
+        self._named = named
         self.window = window
         self.due: npt.NDArray[np.bool_] = np.zeros(0, np.bool_)
         self._windows = None if window is None else Windows(opened, window, streams, name)
@@ -62,7 +69,7 @@ class Fleet:
         """One timestep of every stream, or of some.
 
         Args:
-            xs: (n, features), finite numbers: a row per stream.
+            xs: (n, features), finite numbers: a row per stream. A DataFrame is taken by its columns' names.
             indices: (n,), which streams take a timestep, each once; all, in order, by default.
             out: where to write the answers, (n, outputs) float32, C-contiguous.
 
@@ -73,7 +80,7 @@ class Fleet:
         Raises:
             InputError: xs, indices or out do not fit, or a value is not finite; no stream was stepped.
         """
-        rows = numbers(xs, self._name)
+        rows = numbers(xs, self._name, self._named)
         which = None if indices is None else self._indices(indices)
         count = len(self) if which is None else len(which)
         if rows.size == 0 and count == 0:

@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from .errors import BundleError
-from .parity import TOLERANCES, Parity
+from .parity import TOLERANCES, Parity, Tolerance
 from .streaming import Streaming
 from .typed_json import from_json
 
@@ -50,13 +50,23 @@ class File:
 
 @dataclass(frozen=True)
 class Artifact(File):
-    """An exported file: a format × a graph × a precision, its parity with Keras at export, and the least allowed."""
+    """An exported file: a format × a graph × a precision, its parity with Keras at export, and the least allowed.
+
+    Attributes:
+        format: `tflite`, `onnx` or `native`.
+        graph: `step` or `sequence`.
+        precision: of the weights or of all.
+        parity: of its answers with Keras's over all golden vectors, of which the bundle may hold a part.
+        min_snr_db: the least ratio.
+        min_output_snr_db: the least ratio of the worst output's variation.
+    """
 
     format: str
     graph: str
     precision: str
     parity: Parity
     min_snr_db: float
+    min_output_snr_db: float
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -90,6 +100,12 @@ class Manifest:
         golden: golden vectors: inputs, and Keras's outputs for them.
         training: what training recorded (task, target, horizon, sampling, labels), if anything.
         versions: the packages that made the bundle.
+        counter: grows from one signed bundle of this name to the next, so that a board can tell an older one; 0 of one
+            that was never signed.
+        keras_float32: how far Keras's own float32 is from the same network in float64, over the golden vectors.
+        chaotic_beyond: timesteps from a reset after which no float32, Keras's own neither, holds the model's outputs,
+            since every rounding error becomes larger with each timestep; None where it does.
+        probabilities: whether the outputs come from a sigmoid or softmax, so that their unit is 1.
     """
 
     name: str
@@ -102,8 +118,14 @@ class Manifest:
     golden: File
     training: dict[str, Any] = field(default_factory=dict[str, Any])
     versions: dict[str, str] = field(default_factory=dict[str, str])
+    counter: int = 0
+    keras_float32: Parity | None = None
+    chaotic_beyond: int | None = None
+    probabilities: bool = False
 
     def __post_init__(self) -> None:
+        if not 0 <= self.counter < 2**63:
+            raise ValueError(f"has the counter {self.counter}")
         for what, names in (("features", self.features), ("outputs", self.outputs)):
             if not 0 < len(names) <= MAX_WIDTH:
                 raise ValueError(f"has {len(names)} {what}")
@@ -140,6 +162,10 @@ class Manifest:
             return from_json(cls, raw, "the manifest")
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise BundleError(f"{source}: {MANIFEST} is not a bundle's manifest ({error})") from error
+
+    def tolerance(self, artifact: Artifact) -> Tolerance:
+        """How far an artifact's answers may be from Keras's."""
+        return Tolerance(artifact.min_snr_db, artifact.min_output_snr_db, self.probabilities)
 
     @property
     def files(self) -> tuple[File, ...]:

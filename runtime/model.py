@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ from .errors import BackendUnavailableError, BundleError, InputError, ParityErro
 from .fleet import Fleet
 from .golden import Golden
 from .manifest import Artifact
-from .parity import TOLERANCES, Parity, compare
-from .signature import required_signers
+from .parity import TOLERANCES, Parity, Tolerance, least_of_an_output
+from .signature import refuse_single_file
 from .stream import Stream
 from .streaming import Streaming, whole
 from .tflite_metadata import METADATA_NAME
@@ -27,9 +28,11 @@ from .typed_json import from_json
 SUFFIXES = {".tflite": "tflite", ".onnx": "onnx", ".elm": "native"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Model:
     """A loaded artifact: immutable, shared by any number of streams and threads.
+
+    It pickles, for other processes, with the artifact's bytes; a process opens these once, however often they come.
 
     Attributes:
         name: what the model is called.
@@ -53,10 +56,20 @@ class Model:
     size: int
     state_names: tuple[str, ...]
     _opened: Opened
+    _content: bytes
     _fingerprint: bytes
     _source: str
     _golden: Golden | None
-    _min_snr_db: float
+    _tolerance: Tolerance
+
+    def __repr__(self) -> str:
+        widths = f"{len(self.features)} features → {len(self.outputs)} outputs"
+        window = self.streaming.default
+        how = "carries its state" if window is None else f"window {window.timesteps}, hop {window.hop}"
+        return f"<Model {self.name}: {self.format} {self.precision} on {self.backend}, {widths}, {how}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _unpickled, tuple(value for field, value in vars(self).items() if field != "_opened")
 
     def stream(
         self, window: int | None = None, hop: int | None = None, *, carry: bool = False, partial: bool = False
@@ -75,7 +88,7 @@ class Model:
             InputError: the arguments contradict each other.
         """
         window_ = self.streaming.choose(carry, window, hop, partial)
-        return Stream(self._opened, self._fingerprint, self.name, window_)
+        return Stream(self._opened, self._fingerprint, self.name, window_, self.features)
 
     def fleet(
         self,
@@ -94,7 +107,9 @@ class Model:
             InputError: the arguments contradict each other, or there is not so much memory.
         """
         window_ = self.streaming.choose(carry, window, hop, partial)
-        return Fleet(self._opened, whole("number of streams", streams), self._fingerprint, self.name, window_)
+        return Fleet(
+            self._opened, whole("number of streams", streams), self._fingerprint, self.name, window_, self.features
+        )
 
     def verify(self) -> Parity:
         """Replay the golden vectors here, on this device, and compare with what Keras gave.
@@ -108,11 +123,11 @@ class Model:
         """
         if self._golden is None:
             raise InputError(f"{self._source}: a single file carries no golden vectors; verify the bundle")
-        parity = compare(self.replay(self._golden), self._golden.outputs)
-        if not parity.within(self._min_snr_db):
+        parity = self._tolerance.compare(self.replay(self._golden), self._golden.outputs)
+        if not self._tolerance.met_by(parity):
             raise ParityError(
                 f"{self._source}: {self.format} {self.precision} does not compute here what Keras computed: "
-                f"{parity.shortfall(self._min_snr_db, self.outputs)} (max |error| {parity.max_abs_error:.3g}); "
+                f"{self._tolerance.shortfall(parity, self.outputs)} (max |error| {parity.max_abs_error:.3g}); "
                 "do not use it on this device"
             )
         return parity
@@ -170,8 +185,7 @@ def load(
         raise InputError(f"no backend {backend!r}; there are auto, {', '.join(BACKENDS)}")
     where = Path(path)
     if where.suffix in SUFFIXES and not where.is_dir():
-        if (signers := required_signers(allowed_signers)) is not None:
-            raise BundleError(f"{where}: a single file is never signed, and {signers} requires it; load the bundle")
+        refuse_single_file(where, allowed_signers)
         return _load_file(where, backend, precision)
     bundle = Bundle.open(where, allowed_signers)
     unavailable: list[str] = []
@@ -207,10 +221,11 @@ def load_artifact(bundle: Bundle, artifact: Artifact, backend: str) -> Model:
         len(content),
         opened.state_names,
         opened,
+        content,
         _fingerprint(content),
         source,
         bundle.golden(),
-        artifact.min_snr_db,
+        manifest.tolerance(artifact),
     )
 
 
@@ -254,7 +269,7 @@ def _load_file(where: Path, backend: str, precision: str | None) -> Model:
     try:
         raw: dict[str, Any] = json.loads(opened.metadata[METADATA_NAME])
         found = str(raw["precision"])
-        least = TOLERANCES[found]
+        tolerance = Tolerance(TOLERANCES[found], least_of_an_output(TOLERANCES[found]))
         streaming = from_json(Streaming, raw["streaming"], "streaming")
         described = (str(raw["name"]), tuple(map(str, raw["features"])), tuple(map(str, raw["outputs"])))
     except (KeyError, ValueError, TypeError, RecursionError) as error:
@@ -275,10 +290,11 @@ def _load_file(where: Path, backend: str, precision: str | None) -> Model:
         len(content),
         opened.state_names,
         opened,
+        content,
         _fingerprint(content),
         str(where),
         None,
-        least,
+        tolerance,
     )
 
 
@@ -289,6 +305,20 @@ def _open_with_any(backends: list[str], content: bytes, source: str) -> tuple[Op
         except BackendUnavailableError:
             continue
     return open_artifact(backends[-1], content, source), backends[-1]
+
+
+def _unpickled(*values: Any) -> Model:
+    """A model from all its fields but `_opened`, in order."""
+    names = [field.name for field in fields(Model) if field.name != "_opened"]
+    given = dict(zip(names, values, strict=True))
+    return Model(**given, _opened=_opened_once(given["backend"], given["_content"], given["_source"]))
+
+
+# A worker is sent the same model with each of its tasks, and lets go of it in between. What is open holds its content
+# in any case, so that the few kept here cost memory only once nobody uses them any more.
+@lru_cache(maxsize=4)
+def _opened_once(backend: str, content: bytes, source: str) -> Opened:
+    return open_artifact(backend, content, source)
 
 
 def _fingerprint(content: bytes) -> bytes:

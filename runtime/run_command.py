@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 import numpy as np
 
 from .archive import replacing
+from .columns import has_names
 from .errors import InputError
 from .heartbeat import Heartbeat
 from .interrupt import Interrupt, interrupts
@@ -118,8 +119,7 @@ def run(args: argparse.Namespace) -> int:
             from .mqtt.command import publishing
 
             publisher = stack.enter_context(publishing(args, stop, patient=args.baud is None))
-        unnamed = tuple(f"x{i}" for i in range(len(model.features)))
-        make_reader = partial(RowReader, model.features, _name(args.input), model.features != unnamed)
+        make_reader = partial(RowReader, model.features, _name(args.input), has_names(model.features))
         numbered = _numbered(args, stack, make_reader, stop, publisher)
         begun = goes_on and _begun(args.output)
         write = stack.enter_context(_sink(args.output, goes_on)) if publisher is None else publisher.write

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .backends import Float32Array, Opened, Stepper
+from .columns import by_name
 from .errors import InputError
 from .snapshot import Snapshot
 from .streaming import Window
@@ -32,12 +33,15 @@ class Stream:
         window: the window, or None.
     """
 
-    def __init__(self, opened: Opened, fingerprint: bytes, name: str, window: Window | None = None) -> None:
+    def __init__(
+        self, opened: Opened, fingerprint: bytes, name: str, window: Window | None = None, named: tuple[str, ...] = ()
+    ) -> None:
         session = opened.session()
         self.window = window
         self._session = session
         self._fingerprint = fingerprint
         self._name = name
+        self._named = named
         self._x, self._y = session.x, session.y
         self._shape, self._out_shape = session.x.shape, session.y.shape
         self._probe = np.zeros_like(session.x).dot
@@ -51,7 +55,7 @@ class Stream:
         elif hasattr(session, "stepper"):
             # The backend takes timesteps without Python in between. What it cannot take comes back to _Conversion,
             # which knows nothing of this stream, so that neither keeps the other alive.
-            stepper: Stepper = cast(Any, session).stepper(_Conversion(name, self._shape, self._out_shape))
+            stepper: Stepper = cast(Any, session).stepper(_Conversion(name, self._shape, self._out_shape, named))
             self._counter = stepper
             self.step = stepper.step
 
@@ -59,7 +63,7 @@ class Stream:
         """One timestep.
 
         Args:
-            x: (features,), finite numbers.
+            x: (features,), finite numbers; a pandas Series with the features' names is taken by name.
             out: where to write the answer, (outputs,) float32; nothing is allocated then.
 
         Returns:
@@ -74,7 +78,7 @@ class Stream:
         if type(x) is np.ndarray and x.dtype is _FLOAT32 and x.shape == self._shape:
             buffer[...] = x
         else:
-            buffer[...] = _row(x, self._shape, self._name)
+            buffer[...] = _row(x, self._shape, self._name, self._named)
         # Zero times anything finite is zero, which is false; NaN is true. One call finds every NaN and infinity.
         try:
             bad = self._probe(buffer)
@@ -99,7 +103,7 @@ class Stream:
         """A chunk of timesteps: the same numbers as as many steps.
 
         Args:
-            xs: (T, features), finite numbers; T may be 0.
+            xs: (T, features), finite numbers; T may be 0. A DataFrame is taken by its columns' names.
 
         Returns:
             (T, outputs) float32; by window, the answers that came due: (0 to T, outputs).
@@ -201,7 +205,7 @@ class Stream:
             self._counter.steps = steps
 
     def _chunk(self, xs: npt.ArrayLike) -> Float32Array:
-        chunk = numbers(xs, self._name)
+        chunk = numbers(xs, self._name, self._named)
         if chunk.size == 0 and chunk.ndim <= 2:
             return np.empty((0, *self._shape), np.float32)
         if chunk.ndim != 2 or chunk.shape[1:] != self._shape:
@@ -216,11 +220,11 @@ class Stream:
 class _Conversion:
     """Takes the timesteps that a backend's own `step` cannot: converts to float32 arrays, and says what is bad."""
 
-    def __init__(self, name: str, shape: tuple[int, ...], out_shape: tuple[int, ...]) -> None:
-        self._name, self._shape, self._out_shape = name, shape, out_shape
+    def __init__(self, name: str, shape: tuple[int, ...], out_shape: tuple[int, ...], named: tuple[str, ...]) -> None:
+        self._name, self._shape, self._out_shape, self._named = name, shape, out_shape, named
 
     def __call__(self, stepper: Stepper, x: npt.ArrayLike, out: Float32Array | None) -> Float32Array:
-        row = _row(x, self._shape, self._name)
+        row = _row(x, self._shape, self._name, self._named)
         if not np.isfinite(row).all():
             raise _bad_timestep(self._name, stepper.steps, row)
         if out is None:
@@ -231,8 +235,8 @@ class _Conversion:
         return out
 
 
-def _row(x: npt.ArrayLike, shape: tuple[int, ...], name: str) -> Float32Array:
-    row = numbers(x, name)
+def _row(x: npt.ArrayLike, shape: tuple[int, ...], name: str, named: tuple[str, ...]) -> Float32Array:
+    row = numbers(x, name, named)
     if row.shape != shape:
         raise InputError(f"{name}: a timestep has {shape[0]} features, got an array of shape {row.shape}")
     return row
@@ -247,10 +251,10 @@ def _bad_out(name: str, shape: tuple[int, ...], out: Float32Array) -> InputError
     return InputError(f"{name}: out must be a float32 array of shape {shape}, not {kind}")
 
 
-def numbers(values: npt.ArrayLike, name: str) -> Float32Array:
-    """Numbers as a C-contiguous float32 array."""
+def numbers(values: npt.ArrayLike, name: str, named: tuple[str, ...] = ()) -> Float32Array:
+    """Numbers as a C-contiguous float32 array; what carries the features' names in the order of `named`."""
     try:
-        array = np.asarray(values)
+        array = np.asarray(by_name(values, named, name) if named else values)
     except ValueError as error:
         raise InputError(f"{name}: the input is not an array of numbers ({error})") from error
     if array.dtype.kind not in "fiu" and array.size:

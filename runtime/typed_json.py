@@ -55,7 +55,10 @@ def _read(kind: Any, value: object, where: str, depth: int) -> Any:
     if kind is float:
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise ValueError(f"{where} is {_named(value)}, not a number")
-        return _number(float(value), where)
+        try:
+            return _number(float(value), where)
+        except OverflowError as error:
+            raise ValueError(f"{where} is {_named(value)}, larger than any number here") from error
     if kind is int and isinstance(value, bool):
         raise ValueError(f"{where} is {_named(value)}, not a whole number")
     return _of(kind, value, where)

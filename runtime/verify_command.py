@@ -12,7 +12,7 @@ from .bundle import Bundle
 from .errors import BackendUnavailableError, InputError
 from .manifest import Artifact
 from .model import load_artifact
-from .parity import Parity, compare
+from .parity import Parity, Tolerance
 from .sequence import replay_sequences
 from .signature import add_signers_argument
 from .table import table
@@ -26,14 +26,14 @@ class Check:
 
     label: str
     backend: str
-    min_snr_db: float
+    tolerance: Tolerance
     parity: Parity | None = None
     problem: str | None = None
 
     @property
     def passed(self) -> bool:
         """Whether it ran and is within its tolerance."""
-        return self.parity is not None and self.parity.within(self.min_snr_db)
+        return self.parity is not None and self.tolerance.met_by(self.parity)
 
     @property
     def result(self) -> str:
@@ -46,7 +46,8 @@ class Check:
         return {
             "artifact": self.label,
             "backend": self.backend,
-            "min_snr_db": self.min_snr_db,
+            "min_snr_db": self.tolerance.snr_db,
+            "min_output_snr_db": self.tolerance.output_snr_db,
             "passed": self.passed,
             "parity": measured,
             "problem": self.problem,
@@ -90,7 +91,7 @@ def selected(bundle: Bundle, backend: str, precision: str | None) -> list[tuple[
 def check_golden(bundle: Bundle, artifact: Artifact, backend: str) -> Check:
     """Replay the golden vectors through one artifact of a bundle."""
     golden = bundle.golden()
-    label, least = artifact.label, artifact.min_snr_db
+    label, tolerance = artifact.label, bundle.manifest.tolerance(artifact)
     try:
         if artifact.graph == "sequence":
             answers = replay_sequences(
@@ -103,8 +104,8 @@ def check_golden(bundle: Bundle, artifact: Artifact, backend: str) -> Check:
         else:
             answers, expected = load_artifact(bundle, artifact, backend).replay(golden), golden.outputs
     except BackendUnavailableError as error:
-        return Check(label, backend, least, problem=f"not run: {error}")
-    return Check(label, backend, least, compare(answers, expected))
+        return Check(label, backend, tolerance, problem=f"not run: {error}")
+    return Check(label, backend, tolerance, tolerance.compare(answers, expected))
 
 
 def report(bundle: Bundle, checks: list[Check], as_json: bool) -> int:
@@ -113,15 +114,19 @@ def report(bundle: Bundle, checks: list[Check], as_json: bool) -> int:
     Raises:
         BackendUnavailableError: nothing could be run.
     """
+    checked = [check.to_json() for check in checks]
+    described = {"bundle": str(bundle.path), "name": bundle.manifest.name, "checks": checked}
+    ran = [check for check in checks if check.problem is None]
     if as_json:
-        checked = [check.to_json() for check in checks]
-        print(json.dumps({"bundle": str(bundle.path), "name": bundle.manifest.name, "checks": checked}))
+        if ran:
+            print(json.dumps(described))
     else:
         header = ["artifact", "backend", "SNR dB", "least", "worst output", "max |error|", "RMSE", "steps", "result"]
         print(table(header, _rows(checks)))
-    ran = [check for check in checks if check.problem is None]
     if not ran:
-        raise BackendUnavailableError(f"{bundle.path}: nothing could be run; see the table")
+        error = BackendUnavailableError(f"{bundle.path}: nothing could be run; see the table")
+        error.report = described
+        raise error
     return 0 if all(check.passed for check in ran) else 1
 
 
@@ -133,5 +138,7 @@ def _rows(checks: list[Check]) -> list[list[object]]:
         if p is not None:
             worst = f"{p.worst_output_snr_db:.1f}"
             figures = [f"{p.snr_db:.1f}", worst, f"{p.max_abs_error:.2e}", f"{p.rmse:.2e}", p.steps]
-        rows.append([check.label, check.backend, figures[0], f"{check.min_snr_db:g}", *figures[1:], check.result])
+        rows.append(
+            [check.label, check.backend, figures[0], f"{check.tolerance.snr_db:.4g}", *figures[1:], check.result]
+        )
     return rows

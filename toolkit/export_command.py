@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from ..runtime.errors import InputError, ParityError, UnsupportedModelError
 from ..runtime.parity import PERFECT_SNR, TOLERANCES, Parity, least_of_an_output
 from ..runtime.streaming import WINDOW, Streaming
 from ..runtime.table import table
+from .run_folder import is_run_folder, read_run_folder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="the bundle: FILE.edge, or a folder (default: beside the model)",
     )
+    parser.add_argument("--overwrite", action="store_true", help="replace a bundle or a folder of C that is there")
     parser.add_argument(
         "--format",
         default="tflite,onnx,native",
@@ -73,7 +76,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
-    from ..export import export, read_keras, read_sequences, targets
+    from ..export import Network, export, read_keras, read_sequences, targets
+    from ..export.unstreamable import UnstreamableModel
+    from ..runtime.bundle import is_bundle
+    from .progress import Progress
     from .quiet import quiet
 
     source: Any = args.model
@@ -87,9 +93,7 @@ def run(args: argparse.Namespace) -> int:
     }
     calibration = None
     output = args.output or args.model.with_suffix(".edge")
-    if args.model.is_dir():
-        from .run_folder import read_run_folder
-
+    if is_run_folder(args.model):
         folder = read_run_folder(args.model)
         source = folder.model_path
         output = args.output or args.model / "model.edge"
@@ -106,20 +110,25 @@ def run(args: argparse.Namespace) -> int:
     wanted, missing = targets(formats, precisions, graphs)
     if missing and not args.json:
         print(f"does not exist, left out: {', '.join(map(str, missing))}", file=sys.stderr)
-    _check_output(output)
+    check_output(output, args.overwrite, is_bundle, "a bundle")
     with quiet():
         try:
             source = read_keras(source, name=settings["name"])
+            features = source.features
         except UnsupportedModelError:
             if {target.graph for target in wanted} != {"sequence"}:
                 raise
-            calibration = None
+            unstreamable = UnstreamableModel.of(source, settings["name"])
+            source, settings["name"], features = unstreamable.model, unstreamable.name, unstreamable.features
     if args.calibration is not None:
-        width = getattr(source, "features", 0)
-        calibration = read_sequences(args.calibration, settings["features"] or width)
+        calibration = read_sequences(args.calibration, settings["features"] or features)
+    if calibration is not None and not isinstance(source, Network):
+        if args.calibration is not None and not args.json:
+            print("the calibration data is not used: sequence graphs of such a model are float32", file=sys.stderr)
+        calibration = None
     done: list[Any] = []
     try:
-        with quiet():
+        with quiet() as heard, Progress(heard, shown=not args.json) as progress:
             bundle = export(
                 source,
                 output,
@@ -131,13 +140,18 @@ def run(args: argparse.Namespace) -> int:
                 keep_going=args.keep_going,
                 legacy_tflite=args.legacy_tflite,
                 report=done.append,
+                progress=progress,
                 **settings,
             )
-    except ParityError:
-        _show(args, done, None)
+    except ParityError as error:
+        error.report = _found(done, None)
+        if not args.json:
+            _show(done, None)
         raise
-    _show(args, done, bundle.path)
-    if not args.json:
+    if args.json:
+        print(json.dumps(_found(done, bundle.path)))
+    else:
+        _show(done, bundle.path)
         print(how_it_streams(bundle.manifest.streaming))
     return 0 if all(result.passed for result in done) else 1
 
@@ -181,7 +195,8 @@ def _distance(ratio: float) -> str:
 
 
 def _export_c(args: argparse.Namespace, source: Any, calibration: Any, settings: dict[str, Any]) -> int:
-    from ..export import export_c, read_keras, read_sequences
+    from ..export import Step, export_c, is_c_folder, read_keras, read_sequences
+    from .progress import Progress
     from .quiet import quiet
 
     if _list(args.format) != ["c"] or len(_list(args.precision)) != 1 or args.precision == "all":
@@ -189,12 +204,13 @@ def _export_c(args: argparse.Namespace, source: Any, calibration: Any, settings:
     if args.graph != "step" or args.legacy_tflite or args.keep_going:
         raise InputError("--format c takes neither --graph, --keep-going nor --tflite-runtime-2.14: it steps one model")
     output = args.output or args.model.with_name(f"{args.model.stem}_c")
-    _check_output(output)
+    check_output(output, args.overwrite, is_c_folder, "a folder of C that edgelstm wrote")
     with quiet():
         network = read_keras(source, name=settings["name"])
     if args.calibration is not None:
         calibration = read_sequences(args.calibration, settings["features"] or network.features)
-    with quiet():
+    with quiet() as heard, Progress(heard, shown=not args.json) as progress:
+        progress(Step(f"c {args.precision}, compiled and replayed against Keras", 0, 1))
         made = export_c(
             network,
             output,
@@ -239,20 +255,21 @@ def _described(made: Any) -> dict[str, Any]:
     }
 
 
-def _show(args: argparse.Namespace, results: list[Any], path: Path | None) -> None:
-    if args.json:
-        described = [
-            {
-                "artifact": str(r.target),
-                "size": len(r.content),
-                "min_snr_db": r.min_snr_db,
-                "passed": r.passed,
-                "parity": r.parity.to_json(),
-            }
-            for r in results
-        ]
-        print(json.dumps({"bundle": None if path is None else str(path), "artifacts": described}))
-        return
+def _found(results: list[Any], path: Path | None) -> dict[str, Any]:
+    described = [
+        {
+            "artifact": str(r.target),
+            "size": len(r.content),
+            "min_snr_db": r.min_snr_db,
+            "passed": r.passed,
+            "parity": r.parity.to_json(),
+        }
+        for r in results
+    ]
+    return {"bundle": None if path is None else str(path), "artifacts": described}
+
+
+def _show(results: list[Any], path: Path | None) -> None:
     rows = [
         [
             str(r.target),
@@ -277,10 +294,20 @@ def _failure(parity: Parity, least: float) -> str:
     return f"FAILED: worst output below {least_of_an_output(least):g} dB"
 
 
-def _check_output(output: Path) -> None:
-    """Fail before the work rather than after it."""
+def check_output(output: Path, overwrite: bool, replaceable: Callable[[Path], bool], what: str) -> None:
+    """Fail before the work rather than after it.
+
+    Raises:
+        InputError: the folder is not there, something that would be replaced is and `overwrite` was not asked for, or
+            something that is never replaced.
+    """
     if not output.absolute().parent.is_dir():
         raise InputError(f"{output}: the folder {output.parent} does not exist")
+    if replaceable(output):
+        if not overwrite:
+            raise InputError(f"{output}: is there already; pass --overwrite, or choose another -o")
+    elif output.exists() and not (output.is_dir() and not any(output.iterdir())):
+        raise InputError(f"{output}: exists and is not {what}; choose another -o or remove it")
 
 
 def _size(path: Path) -> int:

@@ -96,6 +96,11 @@ class RunFolder:
         }
 
 
+def is_run_folder(path: Path) -> bool:
+    """Whether a path is a folder that `edgelstm train` wrote, as far as its description tells."""
+    return (path / DESCRIPTION).is_file()
+
+
 def read_run_folder(path: str | Path) -> RunFolder:
     """Read a run folder.
 

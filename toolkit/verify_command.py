@@ -15,7 +15,7 @@ from ..runtime.bundle import Bundle
 from ..runtime.errors import BackendUnavailableError, InputError
 from ..runtime.manifest import Artifact
 from ..runtime.model import load_artifact
-from ..runtime.parity import Parity, compare
+from ..runtime.parity import Parity
 from ..runtime.streaming import Streaming
 from ..runtime.table import table
 from ..runtime.verify_command import Check
@@ -49,12 +49,15 @@ def run(args: argparse.Namespace) -> int:
         check, ends = check_stream(bundle, entry, backend, xs, ys)
         checks.append(check)
         tenths.append(ends)
+    checked = [
+        {**check.to_json(), "first_tenth": ends and ends[0].to_json(), "last_tenth": ends and ends[1].to_json()}
+        for check, ends in zip(checks, tenths, strict=True)
+    ]
+    described = {"bundle": str(bundle.path), "against": str(args.against), "checks": checked}
+    ran = [check for check in checks if check.problem is None]
     if args.json:
-        described = [
-            {**check.to_json(), "first_tenth": ends and ends[0].to_json(), "last_tenth": ends and ends[1].to_json()}
-            for check, ends in zip(checks, tenths, strict=True)
-        ]
-        print(json.dumps({"bundle": str(bundle.path), "against": str(args.against), "checks": described}))
+        if ran:
+            print(json.dumps(described))
     else:
         header = [
             "artifact",
@@ -70,9 +73,10 @@ def run(args: argparse.Namespace) -> int:
         ]
         print(f"{len(xs):,} timesteps {_how(bundle.manifest.streaming)}, against {args.against}\n")
         print(table(header, [_row(check, ends) for check, ends in zip(checks, tenths, strict=True)]))
-    ran = [check for check in checks if check.problem is None]
     if not ran:
-        raise BackendUnavailableError(f"{bundle.path}: nothing could be run; see the table")
+        error = BackendUnavailableError(f"{bundle.path}: nothing could be run; see the table")
+        error.report = described
+        raise error
     return 0 if all(check.passed for check in ran) else 1
 
 
@@ -131,7 +135,7 @@ def check_stream(
     bundle: Bundle, artifact: Artifact, backend: str, xs: npt.NDArray[np.float32], ys: npt.NDArray[np.float32]
 ) -> tuple[Check, tuple[Parity, Parity] | None]:
     """Stream the inputs through one artifact of a bundle: all of it, and its first and last tenth apart."""
-    label, least = artifact.label, artifact.min_snr_db
+    label, tolerance = artifact.label, bundle.manifest.tolerance(artifact)
     try:
         stream = load_artifact(bundle, artifact, backend).stream()
         answers: list[npt.NDArray[np.float32]] = []
@@ -140,16 +144,16 @@ def check_stream(
             answers.append(stream.run(xs[part]))
         got = np.concatenate(answers)
     except BackendUnavailableError as error:
-        return Check(label, backend, least, problem=f"not run: {error}"), None
+        return Check(label, backend, tolerance, problem=f"not run: {error}"), None
     tenth = max(len(ys) // 10, 1)
-    ends = compare(got[:tenth], ys[:tenth]), compare(got[-tenth:], ys[-tenth:])
-    return Check(label, backend, least, compare(got, ys)), ends
+    ends = tolerance.compare(got[:tenth], ys[:tenth]), tolerance.compare(got[-tenth:], ys[-tenth:])
+    return Check(label, backend, tolerance, tolerance.compare(got, ys)), ends
 
 
 def _row(check: Check, ends: tuple[Parity, Parity] | None) -> list[Any]:
     p = check.parity
     if p is None or ends is None:
-        return [check.label, check.backend, "", f"{check.min_snr_db:g}", "", "", "", "", "", check.result]
+        return [check.label, check.backend, "", f"{check.tolerance.snr_db:.4g}", "", "", "", "", "", check.result]
     figures = [
         f"{p.worst_output_snr_db:.1f}",
         f"{p.max_abs_error:.2e}",
@@ -157,4 +161,4 @@ def _row(check: Check, ends: tuple[Parity, Parity] | None) -> list[Any]:
         f"{ends[0].rmse:.2e}",
         f"{ends[1].rmse:.2e}",
     ]
-    return [check.label, check.backend, f"{p.snr_db:.1f}", f"{check.min_snr_db:g}", *figures, check.result]
+    return [check.label, check.backend, f"{p.snr_db:.1f}", f"{check.tolerance.snr_db:.4g}", *figures, check.result]

@@ -17,7 +17,8 @@ import numpy.typing as npt
 from ...runtime.errors import InputError, UnsupportedModelError
 from ...runtime.network import check_width
 from ...runtime.parity import compare
-from .chain import SEQUENCE_HINT, Call, graph_of
+from .call import SEQUENCE_HINT, Call
+from .ends import graph_of
 from .functions import keras2_functions
 from .masking import RECURRENT
 
@@ -95,7 +96,7 @@ class KerasReference:
         call = self._whole.get(array.shape[1])
         if call is None:
             whole = self._model if _is_float32(self._model) else _float32_model(self._model)
-            call = self._whole[array.shape[1]] = _called(whole, array.shape[1:])
+            call = self._whole[array.shape[1]] = called(whole, array.shape[1:])
         answers = [call(array[i : i + BATCH]) for i in range(0, len(array), BATCH)]
         return np.concatenate([y[:, -1] if y.ndim == 3 else y for y in answers])
 
@@ -123,7 +124,8 @@ class _Walk:
             following: list[Any] = []
             for call, twin in zip(calls, twins, strict=True):
                 if call.kind not in RECURRENT:
-                    x = _apply(twin, x)
+                    # Every timestep is a sequence of its own, and one of a batch for the layers behind.
+                    x = x[0] if call.is_only_timestep else _apply(twin, x)
                     continue
                 # Given an initial state, Keras does not look for the mask of the input by itself.
                 mask = getattr(x, "_keras_mask", None)
@@ -248,6 +250,8 @@ def _check_against_model(model: Any, walk: _Walk, xs: Floats, mask_value: float 
         reason = " ".join(str(error).split())[:300]
         raise UnsupportedModelError(f'model "{model.name}": Keras itself cannot call it ({reason})') from error
     ours = walk.run(x)
+    # A Reshape at the end of the model is left out of the walk.
+    expected = [y.reshape(-1, ours.shape[1]) for y in expected]
     found = [ours[n - len(y) : n] for n, y in zip(lengths, expected, strict=True)]
     want = np.concatenate(expected)
     if not np.isfinite(want).all():
@@ -271,7 +275,7 @@ def _float32_model(model: Any) -> Any:
 
 
 def _call(model: Any, x: Floats) -> Floats:
-    """The whole model called once on a batch of equal sequences, from zero state: one's outputs, (T or 1, outputs)."""
+    """The whole model called once on a batch of equal sequences, from zero state: one's outputs."""
     import keras
     import tensorflow as tf
 
@@ -280,10 +284,10 @@ def _call(model: Any, x: Floats) -> Floats:
     call = tf.function(model, autograph=False) if x.shape[1] > GRAPH_FROM else model
     with _zero_states(model):
         (output,) = keras.tree.flatten(call(inputs, training=False))
-    return np.atleast_2d(np.asarray(output, np.float32)[0])
+    return np.asarray(output, np.float32)[0]
 
 
-def _called(model: Any, shape: tuple[int, ...]) -> Callable[[Floats], Floats]:
+def called(model: Any, shape: tuple[int, ...]) -> Callable[[Floats], Floats]:
     """The whole model as a function of a batch of sequences of this shape (T, features), as one graph.
 
     The length is told, because TimeDistributed of Keras 3.15 goes wrong where TensorFlow does not know it.

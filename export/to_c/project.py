@@ -21,14 +21,14 @@ from ...runtime.golden import Golden
 from ...runtime.memory import state_bytes, windows_bytes
 from ...runtime.model import replay as replay_stream
 from ...runtime.network import Network
-from ...runtime.parity import TOLERANCES, Parity, compare
+from ...runtime.parity import Parity, compare
 from ...runtime.stream import Stream
 from ...runtime.streaming import Window
 from ..calibration import as_sequences
+from ..conditioning import ALLOWANCE
 from ..description import describe
-from ..golden import golden_vectors, longest_sequence
 from ..to_native import native_step_file
-from ..windows import streaming_of, window_golden_vectors
+from ..windows import proof_for, streaming_of
 from .compiler import Size, measure, replay
 from .readme import readme
 from .source import model_source
@@ -90,6 +90,11 @@ class CProject:
         return _tile(self.window)
 
 
+def is_c_folder(path: Path) -> bool:
+    """Whether `export_c` wrote a folder, and would replace it."""
+    return (path / _MARKER[0]).is_file()
+
+
 def export_c(
     source: Network | KerasModel | str | Path,
     path: str | Path,
@@ -137,23 +142,24 @@ def export_c(
 
         source = read_keras(source)
     data = None if calibration is None else as_sequences(calibration, source.features)
-    streaming = streaming_of(source, carry, window, hop)
+    proof, streaming = proof_for(source, data, streaming_of(source, carry, window, hop))
+    golden, tolerance = proof.golden, proof.conditioning.tolerance(precision, min_snr)
     how = streaming.default
-    if how is not None:
-        golden = window_golden_vectors(source, data, how)
-    else:
-        golden = golden_vectors(source, data, longest_sequence(source, data, streaming.window))
-    least = TOLERANCES[precision] if min_snr is None else min_snr
     described = native_step_file(source, precision, {"name": name})
-    parity = _compare(described, golden)
-    if not parity.within(least):
-        shortfall = parity.shortfall(least, _names("y", outputs, source.outputs))
+    parity = tolerance.compare(_replayed(described, golden), golden.outputs)
+    if not tolerance.met_by(parity):
+        shortfall = tolerance.shortfall(parity, _names("y", outputs, source.outputs))
         raise ParityError(
             f"{source.name}: c {precision} is not within tolerance of Keras, so nothing is written: {shortfall}"
         )
     content = native_step_file(source, precision, None)
     short = _shortened(golden)
-    checked = short if _compare(described, short).snr_db >= least else golden
+    plain = compare(_replayed(described, short), short.outputs).snr_db
+    checked = short
+    if plain < tolerance.snr_db:
+        checked, plain = golden, compare(_replayed(described, golden), golden.outputs).snr_db
+    # The self-test knows nothing of probabilities, whose unit is 1 however small they are.
+    least = min(tolerance.snr_db, plain - ALLOWANCE) if tolerance.probabilities else tolerance.snr_db
     engine = _engine(how)
     sources = [file for file in engine if file.endswith(".c")]
     tile = _tile(how)
@@ -180,8 +186,8 @@ def export_c(
         if problem:
             raise ParityError(f"{source.name}: the C sources are not written: {problem}")
         sizes = (*here, *measure(folder, name, sources, definitions))
-    ran = problem is not None
-    project = CProject(where, name, precision, parity, least, len(content), state, how, sizes, tuple(definitions), ran)
+    ran, asked = problem is not None, tolerance.snr_db
+    project = CProject(where, name, precision, parity, asked, len(content), state, how, sizes, tuple(definitions), ran)
     everything["README.md"] = readme(project, source, content).encode()
     try:
         write_folder(where, everything, *_MARKER)
@@ -211,13 +217,13 @@ def _names(stem: str, given: Sequence[str] | None, count: int) -> list[str]:
     return names
 
 
-def _compare(content: bytes, golden: Golden) -> Parity:
+def _replayed(content: bytes, golden: Golden) -> npt.NDArray[np.float32]:
     """Replay on the engine, or, where it was not built, on NumPy, which reads the same file."""
     try:
         opened = open_artifact("native", content, "c")
     except BackendUnavailableError:
         opened = open_artifact("numpy", content, "c")
-    return compare(replay_stream(Stream(opened, b"", "c", golden.window), golden), golden.outputs)
+    return replay_stream(Stream(opened, b"", "c", golden.window), golden)
 
 
 def _shortened(golden: Golden) -> Golden:

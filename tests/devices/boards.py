@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +15,6 @@ from typing import Any
 from tests.devices.emulated import emulated_board
 from tests.devices.stand_in import StandIn, local_board
 from tests.toolkit.conftest import Done, call
-from tests.waiting import until
 
 EMULATED = {"arm64": "cortex-a72", "armhf": "cortex-a7"}
 DIST = Path(__file__).parents[2] / "dist"
@@ -59,12 +57,6 @@ def status(board: StandIn) -> list[dict[str, Any]]:
     """What `edgelstm status` says of each model there."""
     (result,) = json.loads(call("status", board.host, *board.arguments, "--json").out)["boards"]
     return result["models"]
-
-
-def next_second() -> None:
-    """Versions are told apart by the second in which they were made."""
-    now = int(time.time())
-    until(lambda: int(time.time()) > now, "the next second")
 
 
 def fetch(wheels: Path, *arguments: str) -> None:

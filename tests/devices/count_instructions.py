@@ -125,6 +125,8 @@ def count(core: Core, precision: str, scratch: Path) -> tuple[dict[str, float], 
     objects: list[str] = []
     code = 0
     for source in SOURCES:
+        if source.stem == "window":
+            continue  # A folder of C for a model whose state is carried has none either.
         objects.append(str(scratch / f"{source.stem}.o"))
         _run([*common, "-c", str(source), "-o", objects[-1]])
         code += _code(compiler, objects[-1])

@@ -6,6 +6,7 @@ be notified on, keeps a log of what the service says, and stops it with SIGTERM.
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -74,7 +75,7 @@ def supervise(unit: str) -> int:
         environment = {**os.environ, "NOTIFY_SOCKET": address, "WATCHDOG_USEC": "600000"}
         with (RUNNING / f"{unit}.journal").open("a") as journal:
             service = subprocess.Popen(
-                command.split(), env=environment, stdin=subprocess.DEVNULL, stdout=journal, stderr=journal
+                shlex.split(command), env=environment, stdin=subprocess.DEVNULL, stdout=journal, stderr=journal
             )
         signal.signal(signal.SIGTERM, lambda *_: service.terminate())
         while True:

@@ -14,11 +14,13 @@ from typing import TextIO
 
 import numpy as np
 import pytest
-from edgelstm.devices.board import Board, Facts
+from edgelstm.devices.agent.messages import Facts, Hold, Receive, Versions, plain
+from edgelstm.devices.board import Board, BoardError, pack
+from edgelstm.devices.deploy import located
 from edgelstm.export import export
 from edgelstm.runtime import load
 
-from tests.devices.boards import DIST, EMULATED, base, current, deploy, next_second, started, status
+from tests.devices.boards import DIST, EMULATED, base, current, deploy, started, status
 from tests.devices.stand_in import StandIn
 from tests.engine.models import inputs, network
 from tests.engine.toolchain import require
@@ -112,7 +114,6 @@ def test_back_and_forth(board, bundles, wheels):
     for name in ("first", "second", "first", "second"):
         done = deploy(board, bundles[name], wheels, "--keep", "3", "--json")
         versions.append(json.loads(done.out)["boards"][0]["version"])
-        next_second()
     assert current(board) == versions[3]
     listed = json.loads(call("deploy", "pump", board.host, "--list", *board.arguments, "--json").out)["boards"][0]
     assert [v["id"] for v in listed["versions"]] == versions[1:]
@@ -149,7 +150,6 @@ def test_a_service_carries_its_state_from_version_to_version(board, bundles, whe
         assert shown["running"]
         assert 0 < shown["report"]["step_us"]["p50"] <= shown["report"]["step_us"]["p99"]
         # The same bundle again: the old process is stopped with its state saved, and the new one goes on from there.
-        next_second()
         again = deploy(board, bundles["first"], wheels, *SERVICE)
         assert again.status == 0, again.out + again.err
         answers = np.concatenate([answers, _fed(feed, state, xs[40:], 40)])
@@ -180,7 +180,6 @@ def test_a_version_that_does_not_come_up_gives_way_to_the_one_before(board, bund
     with fed_by_hand(base(board) / "state"):
         assert deploy(board, bundles["first"], wheels, *SERVICE).status == 0
         before = current(board)
-        next_second()
         done = deploy(board, bundles["second"], wheels, "--", "--input", "{state}/nowhere")
         assert done.status == 1
         assert "FAILED" in done.out
@@ -195,7 +194,6 @@ def test_a_service_gives_way_to_none_and_comes_back(board, bundles, wheels):
         first = deploy(board, bundles["first"], wheels, *SERVICE)
         assert first.status == 0, first.out
         assert ("UNTIL YOU LOG OUT" in first.out) != board.lingers
-        next_second()
         assert deploy(board, bundles["second"], wheels).status == 0
         (shown,) = status(board)
         assert (shown["running"], shown["arguments"]) == (False, [])
@@ -204,10 +202,15 @@ def test_a_service_gives_way_to_none_and_comes_back(board, bundles, wheels):
         assert status(board)[0]["running"]
 
 
-def test_what_the_agent_is_told_may_be_long(board):
+def test_what_the_agent_is_told_may_be_long(board, tmp_path):
     """Longer than a command line: NumPy's wheel has a thousand files, each with its digest."""
     with Board(board.host, board.options) as connected:
-        assert connected.call("probe", {"base": "~/x", "more": "y" * 300_000})["base"].endswith("/x")
+        base = connected.probe("~/x").base
+        texts = {"deployment.json": '{"arguments": [], "backend": "auto", "precision": null}', "start": "y" * 300_000}
+        pack({}, tmp_path / "tar")
+        connected.call(Receive(base=base, id="long", files={}, texts=texts), tmp_path / "tar")
+        (version,) = connected.call(Versions(base=base)).versions
+        assert (version.problem, version.bytes > 300_000) == (None, True)
 
 
 @pytest.mark.parametrize(
@@ -222,7 +225,6 @@ def test_what_the_agent_is_told_may_be_long(board):
 def test_whatever_fails_leaves_the_old_version(board, bundles, wheels, bundle, arguments, words):
     assert deploy(board, bundles["first"], wheels).status == 0
     before = current(board)
-    next_second()
     if "onnx" in arguments and (board.folder / "commands").exists():
         _hide(board, "onnxruntime")
     done = deploy(board, bundles[bundle], wheels, *arguments)
@@ -278,7 +280,6 @@ def test_a_connection_that_breaks_half_way(board, bundles, wheels):
     text = config.read_text()
     port = next(line.split()[1] for line in text.splitlines() if "Port" in line)
     config.write_text(text + f"  ProxyCommand {sys.executable} {breaking} {port}\n")
-    next_second()
     done = deploy(board, bundles["second"], wheels)
     assert done.status == 1
     assert "the connection broke" in done.out
@@ -302,7 +303,6 @@ def test_a_full_disk(kind, bundles, wheels, monkeypatch, tmp_path):
         before = board.ssh("readlink ~/.local/share/edgelstm/pump/current")
         real = Facts.__init__
         monkeypatch.setattr(Facts, "__init__", lambda self, **raw: real(self, **{**raw, "free": 10**12}))
-        next_second()
         done = deploy(board, bundles["second"], wheels)
         assert done.status == 1
         assert "No space left on device" in done.out
@@ -338,8 +338,84 @@ def test_a_board_that_requires_signatures(kind, bundles, wheels, tmp_path):
         flipped.write_bytes(content)
         assert deploy(board, flipped, wheels, "--name", "pump").status in (1, 2)
         assert current(board) is None
+        old = Path(shutil.copy(bundle, tmp_path / "old.edge"))
+        assert call("sign", bundle, "--key", tmp_path / "ours").status == 0
         done = deploy(board, bundle, wheels)
         assert done.status == 0, done.out
+        newest = current(board)
+        replayed = deploy(board, old, wheels)
+        assert (replayed.status, "is older than one that was accepted here" in replayed.out) == (1, True), replayed.out
+        assert current(board) == newest
+        allowed = deploy(board, old, wheels, "--allow-older")
+        assert allowed.status == 0, allowed.out
+        assert current(board) != newest
+        assert deploy(board, old, wheels).status == 0  # That is the one now.
+        accepted = base(board).parent / "accepted.json"
+        accepted.write_bytes(accepted.read_bytes().replace(b":", b";", 1))
+        damaged = deploy(board, bundle, wheels)
+        assert (damaged.status, "accepted.json is damaged" in damaged.out) == (1, True), damaged.out
+        assert deploy(board, bundle, wheels, "--allow-older").status == 0
+
+
+def test_two_deployments_wait_for_each_other(board, bundles, wheels, monkeypatch, tmp_path):
+    """Whoever is killed keeps nobody waiting. A folder for temporary files may have a long name."""
+    long = tmp_path / ("x" * 120)
+    long.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(long))
+    place = located("pump", str(base(board)), False)
+    with Board(board.host, board.options) as first:
+        first.call(Hold(**plain(place)))
+        command = [sys.executable, "-m", "edgelstm.toolkit.cli", "deploy", bundles["first"], board.host]
+        command += [*board.arguments, "--wheels", wheels]
+        seconds = [
+            subprocess.Popen([*map(str, command)], stdout=subprocess.PIPE, text=True, env={**os.environ}) for _ in "ab"
+        ]
+        for second in seconds:
+            assert second.stdout is not None
+            said = []
+            while "waits until another deployment here ends" not in (line := second.stdout.readline()):
+                said.append(line)
+                assert line, said
+            assert "process" in line
+        assert current(board) is None
+        assert first._process is not None
+        first._process.kill()
+        for second in seconds:
+            out, _ = second.communicate(timeout=120)
+            assert second.returncode == 0, out
+    assert len(list((base(board) / "versions").iterdir())) == 2
+
+
+def test_a_report_that_nobody_writes_is_not_waited_for(board, bundles, wheels):
+    assert deploy(board, bundles["first"], wheels).status == 0
+    state = base(board) / "state"
+    os.mkfifo(state / "report.json")
+    shown = call("status", board.host, *board.arguments)
+    assert (shown.status, "report.json: is no file, so it is not the service's report" in shown.out) == (1, True)
+    (state / "report.json").unlink()
+    start = base(board) / "current/start"
+    start.write_text(start.read_text() + "# more\n")
+    shown = call("status", board.host, *board.arguments)
+    assert (shown.status, "start is not the file that arrived" in shown.out) == (1, True)
+    listed = call("deploy", "pump", board.host, "--list", *board.arguments)
+    assert "current, DAMAGED" in listed.out
+
+
+def test_a_python_that_is_too_old(board):
+    """It could not even read the agent's modules."""
+    if not (board.folder / "commands").exists():
+        pytest.skip("an emulated board's Python is what it is")
+    python = board.folder / "commands/python3"
+    code = "import sys; sys.version_info = (3, 9, 2); exec(sys.argv[1])"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} -c "{code}" "$2"\n')
+    shown = call("status", board.host, *board.arguments)
+    assert (shown.status, "has Python 3.9; EdgeLSTM needs 3.11 or later" in shown.out) == (1, True), shown.out
+
+
+@pytest.mark.parametrize("host", ["x@-oProxyCommand=touch PWN", "a;b", "`b`", "$(b)", " ", "", "a\n-b"])
+def test_a_host_that_is_none(host):
+    with pytest.raises(BoardError, match="no host's name"), Board(host):
+        pass
 
 
 def test_a_host_key_that_is_not_known_is_not_waved_through(board, bundles, wheels):

@@ -15,7 +15,7 @@ import pytest
 from edgelstm.export import export
 from edgelstm.runtime import load
 
-from tests.devices.boards import DIST, fetch, next_second
+from tests.devices.boards import DIST, fetch
 from tests.devices.booted import booted_board
 from tests.devices.stand_in import StandIn
 from tests.engine.models import inputs, network
@@ -199,7 +199,6 @@ def test_what_does_not_start_says_why(service, bundle, wheels):
     path = pipe(service)
     keeping = ("--output", "{state}/out", "--state", "{state}/stream")
     assert service.deploy(bundle, wheels, "--input", path, *keeping).status == 0
-    next_second()
     done = service.deploy(bundle, wheels, "--input", "/nowhere/at/all", *keeping)
     assert done.status == 1
     assert "the service does not start: edgelstm: error: /nowhere/at/all: cannot be opened" in done.out
@@ -212,7 +211,6 @@ def test_what_does_not_start_says_why(service, bundle, wheels):
 def test_services_come_and_go(service, bundle, wheels):
     path = pipe(service)
     assert service.deploy(bundle, wheels, "--input", path, "--output", "{state}/out").status == 0
-    next_second()
     alone = call("deploy", bundle, *service.where, "--wheels", wheels)
     assert alone.status == 0, alone.out
     assert [service.shown(name) for name in ("ActiveState", "UnitFileState")] == ["inactive", "disabled"]

@@ -18,7 +18,7 @@ from edgelstm.runtime.memory import state_bytes, windows_bytes
 
 from tests.engine.models import NAMES, elm, inputs, network, precisions
 from tests.engine.toolchain import STRICT, compile_engine, language, link, require, run
-from tests.zoo import REFUSED
+from tests.export.refused_models import REFUSED
 
 pytestmark = pytest.mark.slow
 # Models, precisions, and the window and hop by which they answer.
@@ -224,9 +224,9 @@ def test_what_cannot_be_is_refused_and_nothing_is_lost(tmp_path):
         export_c(model, tmp_path / "pump", "dynamic")
     with pytest.raises(ParityError, match="nothing is written"):
         export_c(model, tmp_path / "pump", "float16", min_snr=150)
-    builder, words = next(iter(REFUSED.values()))
-    with pytest.raises(UnsupportedModelError, match=re.escape(words[0])):
-        export_c(builder(), tmp_path / "pump")
+    case = next(iter(REFUSED.values()))
+    with pytest.raises(UnsupportedModelError, match=re.escape(case.words[0])):
+        export_c(case.build(), tmp_path / "pump")
     assert not list(tmp_path.iterdir())
     mine = tmp_path / "pump"
     mine.mkdir()

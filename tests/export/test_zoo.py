@@ -9,7 +9,8 @@ import pytest
 from edgelstm.export import export, read_keras
 from edgelstm.runtime import Model, ParityError
 from edgelstm.runtime.backends import BACKENDS
-from edgelstm.runtime.bundle import Artifact, Bundle
+from edgelstm.runtime.bundle import Bundle
+from edgelstm.runtime.manifest import Artifact
 from edgelstm.runtime.model import load_artifact
 from edgelstm.runtime.parity import TOLERANCES
 

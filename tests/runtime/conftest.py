@@ -92,6 +92,7 @@ def parts(network, weights, xs) -> tuple[Manifest, dict[str, bytes]]:
                 precision="float32",
                 parity=Parity(0.0, 0.0, 200.0, 300),
                 min_snr_db=100.0,
+                min_output_snr_db=80.0,
             )
             for format_, file in (("tflite", "model.float32.tflite"), ("native", "model.float32.elm"))
         ),

@@ -133,6 +133,30 @@ def test_streams_leave_memory_and_come_back(bundle, broker, peer, weights, xs, o
         assert "has left" in served.said
 
 
+@pytest.mark.parametrize("killed", [False, True])
+def test_windows_answer_when_they_are_due_and_go_on_after_a_restart(bundle, broker, peer, weights, xs, killed):
+    """T = 4, hop = 3: answers to timesteps 3, 6, 9, 12; a repetition of one without an answer has none either."""
+    options = ("--window", 4, "--hop", 3, "--state", bundle.parent / "states")
+    want = np.array([textbook_lstm(weights, xs[t - 3 : t + 1])[-1] for t in (3, 6, 9, 12)])
+    served = Served(bundle, broker.url, *options)
+    for t in range(8):
+        peer.publish("plant/7/in", text(xs[t], seq=t))
+    assert close(peer.wait("plant/7/out", 2), want[:2])
+    if killed:
+        served.kill()
+    else:
+        served.end()
+        assert served.counts() == {"messages": 8, "duplicates": 0, "malformed": 0, "ignored": 0}
+    served = Served(bundle, broker.url, *options)
+    for t in range(5, 13):
+        peer.publish("plant/7/in", text(xs[t], seq=t))
+    until(lambda: json.loads(peer.on("plant/7/out")[-1])["seq"] == 12, "the last answer")
+    got = {json.loads(payload)["seq"]: payload for payload in peer.on("plant/7/out")}
+    assert sorted(got) == [3, 6, 9, 12]
+    assert close([got[t] for t in (3, 6, 9, 12)], want)
+    served.end()
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_an_end_is_clean_and_states_survive_it(bundle, broker, peer, xs, expected, number):
     options = ("--state", bundle.parent / "states", "--status", "status/7", "--save-every", 1000)

@@ -31,7 +31,7 @@ def large(tmp_path_factory):
     network = Network("large", (LSTM("lstm", *weights),), 4, True)
     names = {"features": list("abcd"), "outputs": [f"y{i}" for i in range(256)]}
     path = tmp_path_factory.mktemp("large") / "large.elm"
-    description = {"name": "large", "window": None, "precision": "float32", **names}
+    description = {"name": "large", "streaming": {}, "precision": "float32", **names}
     path.write_bytes(native_step_file(network, "float32", description))
     return load(path)
 

@@ -1,0 +1,45 @@
+"""What is refused is refused by name, for a true reason, and what the error advises has been done here."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from edgelstm.export import export, read_keras
+from edgelstm.runtime import UnsupportedModelError
+
+from tests.export.interpreters import litert_sequence, snr_db
+from tests.export.refused_models import REFUSED, inputs
+
+HINT = "--graph sequence"
+
+
+def refusal(name: str) -> tuple[object, str]:
+    model = REFUSED[name].build()
+    with pytest.raises(UnsupportedModelError) as raised:
+        read_keras(model)
+    return model, str(raised.value)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_the_reason_is_named_and_the_remedy_works(name):
+    model, message = refusal(name)
+    for word in REFUSED[name].words:
+        assert word in message
+    assert REFUSED[name].remedies or HINT in message
+    for remedy in REFUSED[name].remedies:
+        remedy(model)
+
+
+# Each of its kind once: making a sequence graph takes seconds.
+@pytest.mark.slow
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_sequence_graph_where_one_is_advised(name, tmp_path):
+    model, message = refusal(name)
+    if HINT not in message:
+        return
+    bundle = export(model, tmp_path / "x.edge", graphs=["sequence"])
+    x = inputs(model.inputs[0].shape[-1], model.inputs[0].shape[1])
+    batch = np.repeat(x[None], model.inputs[0].shape[0] or 1, axis=0)
+    want = np.asarray(model(batch, training=False))[:1]
+    content = next(bundle.read(a) for a in bundle.manifest.artifacts if a.format == "tflite")
+    assert snr_db(litert_sequence(content, x).reshape(want.shape), want) >= 80
