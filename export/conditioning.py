@@ -49,7 +49,7 @@ class Conditioning:
         wanted = TOLERANCES[precision]
         least = min(wanted, self.snr_db - ALLOWANCE) if min_snr is None else min_snr
         of_an_output = min(least_of_an_output(wanted if min_snr is None else min_snr), self.output_snr_db - ALLOWANCE)
-        return Tolerance(least, of_an_output, self.probabilities)
+        return Tolerance(round(least, 1), round(of_an_output, 1), self.probabilities)
 
 
 def conditioning(network: Network, golden: Golden) -> Conditioning:

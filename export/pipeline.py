@@ -90,13 +90,23 @@ class Step:
 
 @dataclass(frozen=True)
 class Result:
-    """An artifact that was made and replayed."""
+    """An artifact that was made and replayed.
+
+    Attributes:
+        target: what it is.
+        content: its bytes.
+        answers: to the golden inputs.
+        parity: of these with Keras's.
+        tolerance: what is asked of them.
+        keras_float32: how far Keras's own float32 is from the network in float64, where that is known.
+    """
 
     target: Target
     content: bytes
     answers: npt.NDArray[np.float32]
     parity: Parity
     tolerance: Tolerance
+    keras_float32: Parity | None = None
 
     @property
     def min_snr_db(self) -> float:
@@ -244,7 +254,8 @@ def export(
         _begin(progress, target, made)
         content = _content(network, target, manifest, ranges, legacy_tflite)
         tolerance = proof.conditioning.tolerance(target.precision, min_snr)
-        results.append(_replayed(target, content, network, proof.golden, tolerance))
+        replayed = _replayed(target, content, network, proof.golden, tolerance)
+        results.append(replace(replayed, keras_float32=proof.conditioning.keras))
         if report is not None:
             report(results[-1])
     return _write(path, manifest, results, proof.golden, keep_going, data is None)

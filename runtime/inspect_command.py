@@ -97,6 +97,8 @@ def describe_bundle(bundle: Bundle) -> dict[str, Any]:
         "layers": list(manifest.layers),
         "parameters": manifest.parameters,
         "streaming": None if manifest.streaming is None else asdict(manifest.streaming),
+        "keras_float32": None if manifest.keras_float32 is None else manifest.keras_float32.to_json(),
+        "chaotic_beyond": manifest.chaotic_beyond,
         "training": manifest.training,
         "states": [state.name for state in states],
         "state_bytes": sum(replace(state, dtype="float32").size for state in states),
@@ -130,6 +132,10 @@ def show(description: dict[str, Any], as_json: bool) -> None:
         states = f"{', '.join(description['states'])}: {description['state_bytes']:,} bytes per stream"
         states += "" if only else " in float32"
         lines.append(("states", states))
+    if (own := description.get("keras_float32")) is not None and own["snr_db"] is not None:
+        lines.append(("Keras's own", f"float32: {own['snr_db']:.1f} dB against float64"))
+    if (chaotic := description.get("chaotic_beyond")) is not None:
+        lines.append(("", f"chaotic: beyond {chaotic} timesteps no float32 holds its answers"))
     for key, text in lines:
         print(f"{key:<12}{text}")
     if description["artifacts"]:

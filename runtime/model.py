@@ -137,6 +137,11 @@ class Model:
         return replay(Stream(self._opened, self._fingerprint, self.name, golden.window), golden)
 
     @property
+    def window(self) -> int | None:
+        """Timesteps that the model was trained on at a time, if known."""
+        return self.streaming.window
+
+    @property
     def description(self) -> dict[str, str]:
         """The texts that the artifact itself carries."""
         return self._opened.metadata

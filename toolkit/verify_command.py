@@ -13,7 +13,7 @@ import numpy.typing as npt
 from ..runtime import verify_command
 from ..runtime.bundle import Bundle
 from ..runtime.errors import BackendUnavailableError, InputError
-from ..runtime.manifest import Artifact
+from ..runtime.manifest import Artifact, Manifest
 from ..runtime.model import load_artifact
 from ..runtime.parity import Parity
 from ..runtime.streaming import Streaming
@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
             "last tenth",
             "result",
         ]
-        print(f"{len(xs):,} timesteps {_how(bundle.manifest.streaming)}, against {args.against}\n")
+        print(f"{len(xs):,} timesteps {_how(bundle.manifest)}, against {args.against}\n")
         print(table(header, [_row(check, ends) for check, ends in zip(checks, tenths, strict=True)]))
     if not ran:
         error = BackendUnavailableError(f"{bundle.path}: nothing could be run; see the table")
@@ -115,19 +115,29 @@ def expected(
         reference = network.reference
         if reference is None:
             raise InputError(f"{keras_file}: gives nothing to compare with")
-        return xs, np.concatenate([reference(xs[part]) for part in _parts(streaming, len(xs))])
+        return xs, np.concatenate([reference(xs[part]) for part in _parts(manifest, len(xs))])
 
 
-def _how(streaming: Streaming) -> str:
+def _how(manifest: Manifest) -> str:
+    streaming = manifest.streaming or Streaming()
     if streaming.default is not None:
         every = "" if streaming.hop == 1 else f", every {streaming.hop}"
         return f"by windows of {streaming.window}{every}"
-    return "in one stream" if streaming.bounded else f"with a reset every {streaming.window}"
+    length = _reset_every(manifest)
+    return "in one stream" if length is None else f"with a reset every {length}"
 
 
-def _parts(streaming: Streaming, steps: int) -> list[slice]:
-    """What to stream between one reset and the next: everything, or a window where the state cannot go past it."""
-    length = steps if streaming.bounded or streaming.default is not None else streaming.window or steps
+def _reset_every(manifest: Manifest) -> int | None:
+    """Timesteps that a stream is followed for: to the end of a window or of what float32 holds; None without an end."""
+    streaming = manifest.streaming or Streaming()
+    if streaming.default is not None:
+        return None
+    return manifest.chaotic_beyond if streaming.bounded else streaming.window
+
+
+def _parts(manifest: Manifest, steps: int) -> list[slice]:
+    """What to stream between one reset and the next."""
+    length = _reset_every(manifest) or steps
     return [slice(start, start + length) for start in range(0, steps, length)]
 
 
@@ -139,7 +149,7 @@ def check_stream(
     try:
         stream = load_artifact(bundle, artifact, backend).stream()
         answers: list[npt.NDArray[np.float32]] = []
-        for part in _parts(bundle.manifest.streaming or Streaming(), len(xs)):
+        for part in _parts(bundle.manifest, len(xs)):
             stream.reset()
             answers.append(stream.run(xs[part]))
         got = np.concatenate(answers)
