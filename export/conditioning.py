@@ -8,17 +8,23 @@ float32 does (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., s
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
+from ..runtime.errors import UnsupportedModelError
 from ..runtime.golden import Golden
-from ..runtime.network import Activation, Dense, Network
+from ..runtime.network import Activation, Affine, Dense, Network, Reference
 from ..runtime.parity import TOLERANCES, Parity, Tolerance, compare, least_of_an_output
 from .exact import Doubles, disturbance, in_float64, run
 
 # An export may be so many dB worse than Keras's own float32: the order of its sums is another.
 ALLOWANCE = 6.0
+# In chaos one run says little: two that differ in the last bit end 10 dB apart. So Keras runs many times, and another
+# runtime may end as far from the truth as the worst of these.
+RUNS = 16
 # Disturbing the weights once stands for the roundings of all timesteps, and its luck is its own.
 UNEXPLAINED = 20.0
 DRAWS = 3
@@ -33,13 +39,16 @@ class Conditioning:
     """What float32 can give of a model on some inputs.
 
     Attributes:
-        keras: Keras's own float32 against the network in float64.
-        snr_db: the same ratio as far as rounding explains it, in dB; exports are measured by this.
+        keras: Keras's own float32 against the network in float64: the worst of several runs on inputs that differ in
+            the last bit, where it is not far above what is asked of any model.
+        held_snr_db: the ratio of the first run, in dB, as far as rounding explains it.
+        snr_db: that of the worst, likewise. Exports are measured by this.
         output_snr_db: likewise of the worst output's variation.
         probabilities: whether the outputs are probabilities, see `compare`.
     """
 
     keras: Parity
+    held_snr_db: float
     snr_db: float
     output_snr_db: float
     probabilities: bool = False
@@ -63,16 +72,53 @@ def conditioning(network: Network, golden: Golden) -> Conditioning:
 
     exact = answers(in_float64(network))
     if not np.isfinite(exact).all():  # Where Keras is finite, roundings explain nothing.
-        return Conditioning(compare(np.full_like(exact, np.nan), np.zeros_like(exact)), np.inf, np.inf, probabilities)
+        return Conditioning(compare(np.full_like(exact, np.nan), np.zeros_like(exact)), *[np.inf] * 3, probabilities)
     keras = compare(golden.outputs, exact, probabilities)
-    snr, of_an_output = keras.snr_db, keras.worst_output_snr_db
-    if not keras.within(*_UNQUESTIONED):
-        rng = np.random.default_rng(SEED)
-        disturbed = (in_float64(network, disturbance(rng)) for _ in range(DRAWS))
-        draws = [compare(answers(other), exact, probabilities) for other in disturbed]
-        snr = max(snr, min(draw.snr_db for draw in draws) - UNEXPLAINED)
-        of_an_output = max(of_an_output, min(draw.worst_output_snr_db for draw in draws) - UNEXPLAINED)
-    return Conditioning(keras, snr, of_an_output, probabilities)
+    if keras.within(*_UNQUESTIONED):
+        return Conditioning(keras, keras.snr_db, keras.snr_db, keras.worst_output_snr_db, probabilities)
+    rng = np.random.default_rng(SEED)
+    runs = [keras, *(compare(_keras_again(network, golden, rng), exact, probabilities) for _ in range(RUNS - 1))]
+    disturbed = (in_float64(network, disturbance(rng)) for _ in range(DRAWS))
+    draws = [compare(answers(other), exact, probabilities) for other in disturbed]
+    floor, output_floor = (min(ratios) - UNEXPLAINED for ratios in _ratios(draws))
+    whole, single = _ratios(runs)
+    of = min(runs, key=lambda parity: parity.worst_output_snr_db).worst_output
+    worst = replace(min(runs, key=lambda parity: parity.snr_db), worst_output_snr_db=min(single), worst_output=of)
+    snr, of_an_output = max(min(whole), floor), max(min(single), output_floor)
+    return Conditioning(worst, max(keras.snr_db, floor), snr, of_an_output, probabilities)
+
+
+def _ratios(parities: Sequence[Parity]) -> tuple[list[float], list[float]]:
+    return [parity.snr_db for parity in parities], [parity.worst_output_snr_db for parity in parities]
+
+
+def _keras_again(network: Network, golden: Golden, rng: np.random.Generator) -> npt.NDArray[np.float32]:
+    """Keras's outputs on inputs that differ from the golden ones by a rounding."""
+    reference = reference_of(network)
+    inputs = golden.inputs.astype(np.float64)
+    centers = [layer.center for layer in network.layers[:2] if isinstance(layer, Affine)]
+    # What a first layer subtracts is exact in float32, so what is left must not be changed by more than it is rounded.
+    size = np.abs(inputs - (centers[0] if centers else 0))
+    nudged = inputs + rng.uniform(-1, 1, inputs.shape) * np.finfo(np.float32).eps * size
+    if network.mask_value is not None:
+        nudged = np.where((golden.inputs == np.float32(network.mask_value)).all(1, keepdims=True), inputs, nudged)
+    other = replace(golden, inputs=nudged.astype(np.float32))
+    if golden.window is not None:
+        return reference.windows(np.stack(list(other.windows())))
+    return np.concatenate([reference(sequence) for sequence in other.sequences()])
+
+
+def reference_of(network: Network) -> Reference:
+    """Keras itself, as the network's reference.
+
+    Raises:
+        UnsupportedModelError: the network did not come from Keras.
+    """
+    if network.reference is None:
+        raise UnsupportedModelError(
+            f"{network.name}: the network has no reference to prove its exports against; read it with read_keras"
+        )
+    return network.reference
 
 
 def gives_probabilities(network: Network) -> bool:

@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 from ..runtime.errors import UnsupportedModelError
 from ..runtime.golden import Golden
-from ..runtime.network import Network, Reference
-from .conditioning import Conditioning, conditioning
+from ..runtime.network import Network
+from .conditioning import Conditioning, conditioning, reference_of
 from .golden_inputs import LENGTHS, golden_inputs
 from .stability import RUNAWAY, runs_away
 
@@ -61,13 +61,13 @@ def proof_of(network: Network, calibration: npt.NDArray[np.float32] | None, wind
             raise _growing(network, window, calibration is None)
         return Proof(within, conditioning(network, within), window, bounded=False)
     measured = conditioning(network, golden)
-    if measured.snr_db >= HELD_SNR_DB:
+    if measured.held_snr_db >= HELD_SNR_DB:
         return Proof(golden, measured)
     length = max(LENGTHS) // 2
     while length >= SHORTEST:
         shorter = _golden(network, inputs, length)
         held = None if shorter is None else conditioning(network, shorter)
-        if shorter is not None and held is not None and held.snr_db >= HELD_SNR_DB:
+        if shorter is not None and held is not None and held.held_snr_db >= HELD_SNR_DB:
             within = None if window is None else _golden(network, inputs, window)
             if within is None:
                 return Proof(shorter, held, chaotic_beyond=length)
@@ -96,19 +96,6 @@ def _growing(network: Network, window: int | None, made_up: bool) -> Unsupported
         f"{network.name}: Keras's own states or outputs grow without bound {where}; "
         f"{', or '.join([*remedies, 'check the weights'])}"
     )
-
-
-def reference_of(network: Network) -> Reference:
-    """Keras itself, as the network's reference.
-
-    Raises:
-        UnsupportedModelError: the network did not come from Keras.
-    """
-    if network.reference is None:
-        raise UnsupportedModelError(
-            f"{network.name}: the network has no reference to prove its exports against; read it with read_keras"
-        )
-    return network.reference
 
 
 def _starts(steps: int, longest: int | None) -> tuple[int, ...]:

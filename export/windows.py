@@ -12,8 +12,8 @@ from ..runtime.golden import Golden
 from ..runtime.network import Network, Reference
 from ..runtime.parity import PERFECT_SNR, compare
 from ..runtime.streaming import CARRY, WINDOW, Streaming, Window, whole
-from .conditioning import conditioning
-from .golden import Proof, proof_of, reference_of
+from .conditioning import conditioning, reference_of
+from .golden import Proof, proof_of
 from .golden_inputs import golden_inputs
 from .stability import runs_away
 
