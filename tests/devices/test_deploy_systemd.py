@@ -251,6 +251,8 @@ def test_it_reads_a_serial_port(service, machine, bundle, wheels):
             sender.stdin.flush()
             assert close(service.answers(20), load(bundle).stream().run(xs))
         finally:
+            # Or it would take the next port of that name, which it opens for itself alone.
+            service.board.ssh(f"systemctl stop {service.unit}")
             sender.kill()
 
 
