@@ -15,11 +15,12 @@ from ..runtime.backends import Float32Array
 from ..runtime.bundle import Bundle
 from ..runtime.errors import BackendUnavailableError
 from ..runtime.manifest import Artifact
-from ..runtime.model import load_artifact
+from ..runtime.model import Model, load_artifact
 
 BLOCKS = 40
 BLOCK_SECONDS = 0.004
 FLEET = 256
+WINDOW = 30  # Timesteps, where the model has no window of its own.
 # Whom each precision competes with: their files that are as exact.
 RIVALS = {"float32": ("tflite float32", "onnx float32"), "int8": ("tflite dynamic", "onnx dynamic")}
 
@@ -44,7 +45,10 @@ class Beside:
 
 
 def compare_native(bundle: Bundle) -> list[Beside]:
-    """Each native artifact's `Stream.step`, and a fleet's, beside those that the bundle has to compare it with."""
+    """Each native artifact's `Stream.step`, and a fleet's, beside those that the bundle has to compare it with.
+
+    And a step by window, with an answer each, beside going through the window again from a reset.
+    """
     found: list[Beside] = []
     xs = bundle.golden().inputs
     manifest = bundle.manifest
@@ -71,6 +75,8 @@ def compare_native(bundle: Bundle) -> list[Beside]:
         together = lambda fleet=fleet, rows=rows, answers=answers: fleet.step(rows, out=answers)  # noqa: E731
         what = f"{label} fleet of {FLEET}"
         found.append(_beside(what, f"{label} step", together, step, FLEET, 1))
+        length = manifest.window or WINDOW
+        found.append(_beside(f"{label} window of {length}", "the window run again", *_windows(model, xs, length)))
         if label == "native float32" and "onnx float32" in entries:
             try:
                 call = _onnx_run(bundle.read(entries["onnx float32"]), rows)
@@ -78,6 +84,21 @@ def compare_native(bundle: Bundle) -> list[Beside]:
                 continue
             found.append(_beside(what, f"onnx float32 batch of {FLEET}", together, call, FLEET, FLEET))
     return found
+
+
+def _windows(model: Model, xs: Float32Array, length: int) -> tuple[Callable[[], object], Callable[[], object]]:
+    """An answer on the last inputs: of windows in flight, and of one stream reset before each."""
+    rows = [np.ascontiguousarray(x) for x in np.resize(xs, (max(len(xs), length), xs.shape[1])).astype(np.float32)]
+    windows, again = model.stream(window=length, hop=1), model.stream(carry=True)
+    for x in rows[:length]:
+        windows.step(x)
+    window = np.stack(rows[:length])
+
+    def replay() -> object:
+        again.reset()
+        return again.run(window)[-1]
+
+    return _cycle(windows.step, rows), replay
 
 
 def _rival(bundle: Bundle, entry: Artifact, xs: Float32Array) -> tuple[str, Callable[[], object]]:
@@ -134,7 +155,8 @@ def _count(call: Callable[[], object]) -> int:
 
 
 def _seconds(call: Callable[[], object], count: int) -> float:
-    begin = time.perf_counter()
+    """Of this thread's own time, so that what else the machine does is not in it; all that is compared runs in one."""
+    begin = time.thread_time()
     for _ in range(count):
         call()
-    return (time.perf_counter() - begin) / count
+    return (time.thread_time() - begin) / count

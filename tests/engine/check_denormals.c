@@ -1,6 +1,7 @@
 /* check_denormals MODEL.elm [KERNEL …]: on these kernels, or on every one that this processor has, what a timestep costs
  * where denormals are, beside what it costs on noise. Prints for each kernel its name and the ratios on silence, on
- * inputs of 1e-37 to 1e-45, on states that small, and of the slowest part of the way from noise down to silence.
+ * inputs of 1e-37 to 1e-45, on states that small, and of the slowest part of the way from noise down to silence; and,
+ * since some processors hardly mind denormals, how many were found in states on that way.
  *
  * Bursts in turn, in the thread's own time, and the least of each, so that other processes do not count. Before that,
  * steps, chunks and fleets are compared to the last bit on such inputs, and the caller's floating-point environment must
@@ -87,6 +88,17 @@ static void shrink(unsigned char *snapshot, size_t size, float to) {
     memcpy(snapshot + size - 4, &checksum, 4);
 }
 
+static size_t denormals_in(const unsigned char *snapshot, size_t size) {
+    size_t found = 0;
+    for (size_t at = 8; at < size - 4; at += 4) {
+        uint32_t bits;
+        memcpy(&bits, snapshot + at, 4);
+        bits &= 0x7fffffffu;
+        found += bits != 0 && bits < 0x00800000u;
+    }
+    return found;
+}
+
 static void measure(const edgelstm_model *model) {
     const size_t features = edgelstm_features(model), size = edgelstm_snapshot_size(model);
     edgelstm_state *states[KINDS], *state = new_state(model, 1);
@@ -101,8 +113,13 @@ static void measure(const edgelstm_model *model) {
     const size_t steps = (size_t)(1e6 / burst(model, state, xs[NOISE], 200, y)) / 64 * 64 + 64;
     if (edgelstm_snapshot(model, state, 0, noisy, size)) exit(2);
     /* Silence is what comes behind noise and a long time. */
+    size_t found = 0;
     burst(model, states[SILENCE], xs[NOISE], 200, y);
-    burst(model, states[SILENCE], xs[SILENCE], MAX_STEPS, y);
+    for (int i = 0; i < MAX_STEPS; i += 10) {
+        burst(model, states[SILENCE], xs[SILENCE], 10, y);
+        if (edgelstm_snapshot(model, states[SILENCE], 0, shrunk, size)) exit(2);
+        found += denormals_in(shrunk, size);
+    }
     for (int r = 0; r < ROUNDS; r++) {
         for (int kind = 0; kind < KINDS; kind++) keep_least(&least[kind], burst(model, states[kind], xs[kind], steps, y));
         for (int i = 0; i < 2; i++) { /* So short that the states do not grow meanwhile. */
@@ -120,7 +137,7 @@ static void measure(const edgelstm_model *model) {
     for (int part = 0; part < PARTS; part++) slowest[3] = decay[part] > slowest[3] ? decay[part] : slowest[3];
     printf("%s", edgelstm_kernel(model));
     for (int i = 0; i < 4; i++) printf(" %.2f", slowest[i] / least[NOISE]);
-    printf("\n");
+    printf(" %zu\n", found);
 }
 
 /* Environments that a caller has set: every rounding, with no flag, with all of them, with signals. A build that sets no
@@ -148,7 +165,7 @@ static void default_environment(void) {
     feclearexcept(FE_ALL_EXCEPT);
 }
 
-/* Whether steps, a run and a fleet's steps give the same over all kinds of input, and in every environment. */
+/* Whether steps, a run, a fleet's steps and a window give the same over all kinds of input, and in every environment. */
 static int same_answers(const edgelstm_model *model, const float *xs, size_t T, float *want) {
     static const int roundings[] = {FE_TONEAREST, FE_UPWARD, FE_DOWNWARD, FE_TOWARDZERO};
     const size_t features = edgelstm_features(model), outputs = edgelstm_outputs(model);
@@ -157,6 +174,9 @@ static int same_answers(const edgelstm_model *model, const float *xs, size_t T, 
     for (size_t j = 0; j < features; j++) infinite[j] = 1.0f;
     infinite[features - 1] = (float)(1e300 * 1e300);
     for (int mode = 0; mode < ENVIRONMENTS; mode++) {
+        const size_t room = edgelstm_windows_size(model, 1, T, 1);
+        edgelstm_windows *windows = NULL;
+        if (edgelstm_windows_init(model, aligned(room), room, 1, T, 1, 1, &windows)) exit(2);
         edgelstm_state *one = new_state(model, 1), *chunk = new_state(model, 1), *fleet = new_state(model, FLEET);
         const int rounding = roundings[mode % 4], flags = mode / 4 == 1 ? FE_ALL_EXCEPT : 0;
         int unmasked = 0, error = 0, same = 1, differs = 0;
@@ -182,6 +202,13 @@ static int same_answers(const edgelstm_model *model, const float *xs, size_t T, 
             for (size_t i = 0; i < FLEET; i++)
                 differs |= memcmp(want + t * outputs, many + i * outputs, 4 * outputs) != 0;
         }
+        for (size_t t = 0; t < T; t++) { /* Of the first of them an answer is every timestep's. */
+            int due;
+            error |= edgelstm_windows_step(model, windows, xs + t * features, many, &due) || !due;
+            same = same && same_environment(rounding, flags, unmasked);
+            differs |= memcmp(want + t * outputs, many, 4 * outputs) != 0;
+        }
+        error |= edgelstm_windows_step(model, windows, infinite, many, &(int){0}) != EDGELSTM_NOT_FINITE;
         error |= edgelstm_step(model, one, infinite, ys) != EDGELSTM_NOT_FINITE;
         error |= edgelstm_run(model, one, infinite, 1, ys) != EDGELSTM_NOT_FINITE;
         error |= edgelstm_fleet_step(model, fleet, NULL, 1, infinite, ys) != EDGELSTM_NOT_FINITE;
@@ -205,9 +232,9 @@ int main(int count, char **arguments) {
     const unsigned char *file = read_file(arguments[1], &size);
     edgelstm_model model;
     if (edgelstm_open(&model, file, size)) return 2;
-    const size_t features = edgelstm_features(&model), T = 40 * KINDS;
+    const size_t features = edgelstm_features(&model), T = 12 * KINDS;
     float *xs = aligned(4 * T * features), *want = aligned(4 * T * edgelstm_outputs(&model));
-    for (int kind = 0; kind < KINDS; kind++) fill(xs + (size_t)kind * 40 * features, 40 * features, kind);
+    for (int kind = 0; kind < KINDS; kind++) fill(xs + (size_t)kind * 12 * features, 12 * features, kind);
     const char *const *names = count > 2 ? (const char *const *)arguments + 2 : kernels;
     const size_t named = count > 2 ? (size_t)count - 2 : sizeof kernels / sizeof kernels[0];
     for (size_t k = 0; k < named; k++) {
