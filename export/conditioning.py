@@ -72,7 +72,8 @@ def conditioning(network: Network, golden: Golden) -> Conditioning:
 
     exact = answers(in_float64(network))
     if not np.isfinite(exact).all():  # Where Keras is finite, roundings explain nothing.
-        return Conditioning(compare(np.full_like(exact, np.nan), np.zeros_like(exact)), *[np.inf] * 3, probabilities)
+        lost = compare(np.full_like(exact, np.nan), np.zeros_like(exact))
+        return Conditioning(lost, np.inf, np.inf, np.inf, probabilities)
     keras = compare(golden.outputs, exact, probabilities)
     if keras.within(*_UNQUESTIONED):
         return Conditioning(keras, keras.snr_db, keras.snr_db, keras.worst_output_snr_db, probabilities)

@@ -216,7 +216,7 @@ def test_a_connection_that_breaks_half_way(board, bundles, wheels):
 
 
 def test_a_full_disk(kind, bundles, wheels, monkeypatch, tmp_path):
-    with started(kind, tmp_path / "board", disk_mb=2) as board:
+    with started(kind, tmp_path / "board", disk_mb=3) as board:
         done = deploy(board, bundles["first"], wheels)
         assert done.status == 1
         assert "are free" in done.out
