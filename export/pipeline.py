@@ -202,35 +202,30 @@ def export(
     wanted, _ = targets(formats, precisions, graphs)
     if min_snr is not None and math.isnan(min_snr):
         raise InputError("the least signal-to-noise ratio is a number of dB, not NaN")
-    if isinstance(source, Network):
-        network = source if name is None else replace(source, name=name)
-    else:
-        from .from_keras import read_keras
-
-        try:
-            network = read_keras(source, name=name)
-        except UnsupportedModelError:
-            if {target.graph for target in wanted} != {"sequence"}:
-                raise
-            return _export_unstreamable(
-                UnstreamableModel.of(source, name),
-                path,
-                wanted,
-                features,
-                outputs,
-                training,
-                min_snr,
-                keep_going,
-                report,
-                progress,
-            )
     # An ONNX step graph takes whole sequences as well, so it stands for both.
     steps = [replace(target, graph="step") if target.format == "onnx" else target for target in (*wanted, NETWORK)]
     made = list(dict.fromkeys(steps))
     _begin(progress, None, made)
-    data = None if calibration is None else as_sequences(calibration, network.features)
-    streaming = streaming_of(network, carry, window, hop)
-    proof, streaming = proof_for(network, data, streaming)
+    try:
+        network = _network(source, name)
+        data = None if calibration is None else as_sequences(calibration, network.features)
+        streaming = streaming_of(network, carry, window, hop)
+        proof, streaming = proof_for(network, data, streaming)
+    except UnsupportedModelError:
+        if isinstance(source, Network) or {target.graph for target in wanted} != {"sequence"}:
+            raise
+        return _export_unstreamable(
+            UnstreamableModel.of(source, name),
+            path,
+            wanted,
+            features,
+            outputs,
+            training,
+            min_snr,
+            keep_going,
+            report,
+            progress,
+        )
     ranges: Ranges | None = None
     if integer := sorted({t.precision for t in wanted if t.calibrated}):
         if data is None:
@@ -259,6 +254,14 @@ def export(
         if report is not None:
             report(results[-1])
     return _write(path, manifest, results, proof.golden, keep_going, data is None)
+
+
+def _network(source: Network | KerasModel | str | Path, name: str | None) -> Network:
+    if isinstance(source, Network):
+        return source if name is None else replace(source, name=name)
+    from .from_keras import read_keras
+
+    return read_keras(source, name=name)
 
 
 def _begin(progress: Callable[[Step], None] | None, target: Target | None, made: Sequence[Target]) -> None:

@@ -9,7 +9,7 @@ from edgelstm.export import export, read_keras
 from edgelstm.runtime import UnsupportedModelError
 
 from tests.export.interpreters import litert_sequence, snr_db
-from tests.export.refused_models import REFUSED, inputs
+from tests.export.refused import REFUSED, inputs
 
 HINT = "--graph sequence"
 
