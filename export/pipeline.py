@@ -209,7 +209,10 @@ def export(
     try:
         network = _network(source, name)
         data = None if calibration is None else as_sequences(calibration, network.features)
+        if data is None:
+            _check_calibration(wanted)
         streaming = streaming_of(network, carry, window, hop)
+        manifest = _manifest(network.name, network.features, network.outputs, features, outputs, streaming, training)
         proof, streaming = proof_for(network, data, streaming)
     except UnsupportedModelError:
         if isinstance(source, Network) or {target.graph for target in wanted} != {"sequence"}:
@@ -227,17 +230,11 @@ def export(
             progress,
         )
     ranges: Ranges | None = None
-    if integer := sorted({t.precision for t in wanted if t.calibrated}):
-        if data is None:
-            verb = "needs" if len(integer) == 1 else "need"
-            raise InputError(
-                f"tflite {' and '.join(integer)} {verb} calibration data to find the ranges of the model's values: "
-                "representative inputs as .npy, .npz or .csv (--calibration FILE)"
-            )
+    if data is not None and any(target.calibrated for target in wanted):
         ranges = observe_ranges(network, data, proof.longest)
-    manifest = _manifest(network.name, network.features, network.outputs, features, outputs, streaming, training)
     manifest = replace(
         manifest,
+        streaming=streaming,
         layers=describe(network),
         parameters=network.parameters,
         keras_float32=proof.conditioning.keras,
@@ -254,6 +251,15 @@ def export(
         if report is not None:
             report(results[-1])
     return _write(path, manifest, results, proof.golden, keep_going, data is None)
+
+
+def _check_calibration(wanted: Sequence[Target]) -> None:
+    if integer := sorted({target.precision for target in wanted if target.calibrated}):
+        verb = "needs" if len(integer) == 1 else "need"
+        raise InputError(
+            f"tflite {' and '.join(integer)} {verb} calibration data to find the ranges of the model's values: "
+            "representative inputs as .npy, .npz or .csv (--calibration FILE)"
+        )
 
 
 def _network(source: Network | KerasModel | str | Path, name: str | None) -> Network:
