@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from .archive import members, read_member, replacing, write_folder, zipped
+from .archive import members, read_member, replacing, zipped
 from .errors import BundleError
+from .folder import replacing_folder, standing_in, write_folder
 from .golden import Golden
 from .manifest import MANIFEST, MAX_MANIFEST_BYTES, File, Manifest
 from .signature import MAX_SIGNATURE_BYTES, SIGNATURE, check_signature, required_signers
@@ -45,7 +46,7 @@ class Bundle:
             BundleError: there is no bundle at `path`, or it is damaged, forged, unsigned where it must be signed, or
                 of a later version.
         """
-        where = Path(path)
+        where = standing_in(Path(path))
         if not where.exists():
             raise BundleError(f"{where}: no such file or folder")
         signers = required_signers(allowed_signers)
@@ -78,7 +79,7 @@ class Bundle:
 
 def read_manifest(path: str | os.PathLike[str]) -> bytes:
     """The bytes of a bundle's manifest, which are what is signed."""
-    return read_member(Path(path), MANIFEST, MAX_MANIFEST_BYTES)
+    return read_member(standing_in(Path(path)), MANIFEST, MAX_MANIFEST_BYTES)
 
 
 def add_signature(path: str | os.PathLike[str], manifest: bytes, signature: bytes) -> None:
@@ -87,13 +88,15 @@ def add_signature(path: str | os.PathLike[str], manifest: bytes, signature: byte
     Raises:
         BundleError: `path` is no bundle, or cannot be written.
     """
-    where = Path(path)
+    import shutil
+
+    where = standing_in(Path(path))
     try:
         if where.is_dir():
-            (where / SIGNATURE).unlink(missing_ok=True)  # A cut leaves a bundle that is not signed.
-            for name, data in ((MANIFEST, manifest), (SIGNATURE, signature)):
-                with replacing(where / name) as temporary:
-                    temporary.write_bytes(data)
+            with replacing_folder(where, MANIFEST, "a bundle") as temporary:
+                shutil.copytree(where, temporary, symlinks=True, dirs_exist_ok=True)
+                (temporary / MANIFEST).write_bytes(manifest)
+                (temporary / SIGNATURE).write_bytes(signature)
             return
         content = {name: read_member(where, name, size) for name, size in members(where)}
         first = {MANIFEST: manifest, SIGNATURE: signature}
