@@ -209,12 +209,14 @@ class Database:
             create(database)
             return database
         path, saves = self._folder / FILE, self._read_saves(self._folder)
+        salvage.finish(path)
         sound, aside = self._sound(path, saves)
         if not sound:
             note(f"{self._folder}: {salvage.rewrite(path, aside, saves)}")
             if not self._sound(path, 0)[0]:
                 raise InputError(f"{self._folder}: the states were written anew and cannot be read; check the disk")
         self._note_saves()
+        os.fsync(self._saves)
         self._load_notices()
         sync_folder(self._folder)
         return self._database

@@ -111,6 +111,18 @@ def rewrite(path: Path, aside: Path | None, saves: int) -> str:
     )
 
 
+def finish(path: Path) -> None:
+    """Put a file that was written anew, and is whole, in its place; a cut may have come before that."""
+    if not _ready(path).exists():
+        return
+    # Never an old log beside the new file: SQLite would apply it.
+    for suffix in (_LOG, "-shm", "-journal"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    sync_folder(path.parent)
+    os.replace(_ready(path), path)
+    sync_folder(path.parent)
+
+
 def _write(
     path: Path,
     good: list[tuple[Any, ...]],
@@ -139,12 +151,9 @@ def _write(
         database.execute("COMMIT")
     finally:
         database.close()
-    # Never an old log beside the new file: SQLite would apply it.
-    for suffix in (_LOG, "-shm", "-journal"):
-        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    os.replace(new, _ready(path))
     sync_folder(path.parent)
-    os.replace(new, path)
-    sync_folder(path.parent)
+    finish(path)
 
 
 def _sorted(found: _Found) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]], list[tuple[Any, ...]]]:
@@ -283,6 +292,10 @@ def _remove(*paths: Path) -> None:
     for path in paths:
         for suffix in ("", "-journal", _LOG, "-shm"):
             path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+def _ready(path: Path) -> Path:
+    return path.with_name(f"{path.name}.ready")
 
 
 def _log(path: Path) -> Path:

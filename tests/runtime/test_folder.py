@@ -3,39 +3,15 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
-from contextlib import suppress
 from dataclasses import replace
 
 import pytest
 from edgelstm.runtime import Bundle, BundleError, folder, load
 from edgelstm.runtime.bundle import add_signature, read_manifest, write_bundle
 
-CHANGES = {"open", "os.rename", "os.mkdir", "os.rmdir", "os.remove", "os.chmod", "os.unlink", "shutil.rmtree"}
-
-
-def killed_at(number: int, write) -> bool:
-    """Whether a child was killed with SIGKILL in front of the call of that number, counted from 0; else it ended."""
-    pid = os.fork()
-    if pid == 0:
-        left = [number]
-
-        def hook(event: str, _arguments: object) -> None:
-            if event in CHANGES:
-                if left[0] == 0:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                left[0] -= 1
-
-        with suppress(BaseException):
-            sys.addaudithook(hook)
-            write()
-            os._exit(0)
-        os._exit(1)
-    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    assert status in (0, -signal.SIGKILL)
-    return status != 0
+from tests.runtime.killed import killed_at
 
 
 def whole(path) -> str:

@@ -6,6 +6,7 @@ import json
 import random
 import shutil
 import sqlite3
+import zlib
 from contextlib import closing
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from edgelstm.runtime.mqtt.row import Row
 from edgelstm.runtime.mqtt.store import NoRoomError, StreamStore
 
 from tests.runtime.command_line import call, refused
+from tests.runtime.killed import killed_at
 
 FILE = "streams.sqlite"
 NEW = "plant/new/in"
@@ -409,3 +411,47 @@ def test_the_command_shows_damage_and_drops_it(tmp_path):
     assert json.loads(call("streams", folder, "--json").stdout)["damaged"] == []
     with closing(Database(folder)) as database:
         assert database.find("plant/1/in") == database.find(NEW) == (None, None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["a damaged file", "one with a log", "the format before", "a damaged row"])
+def test_a_kill_while_the_store_is_put_right_loses_nothing(tmp_path, capsys, what):
+    """The file and its copy are whole in front of each call that changes a name; the next start finishes the work."""
+    made, folder = tmp_path / "made", tmp_path / "states"
+    expected = {topic: row(topic, k) for k, topic in enumerate(topics(30), 65)}
+    if what == "the format before":
+        made.mkdir()
+        with closing(sqlite3.connect(made / FILE, isolation_level=None)) as raw:
+            for statement in EARLIER:
+                raw.execute(statement)
+            for topic, each in expected.items():
+                state = each.state + zlib.crc32(each.state).to_bytes(4, "little")
+                raw.execute("INSERT INTO streams VALUES (?, ?, 5, '[]')", (topic, state))
+                expected[topic] = Row(topic, 0, 5, "[]", state)
+    else:
+        with closing(Database(tmp_path / "living")) as database:
+            database.write(row(topic) for topic in topics(30))
+            database.close()
+        with closing(Database(tmp_path / "living")) as database:
+            database.keep_setting("client_id", "edgelstm-7")
+            database.write(expected.values())
+            if what != "one with a log":
+                database.close()
+            shutil.copytree(tmp_path / "living", made)
+        content = (made / FILE).read_bytes()
+        noise = random.Random(5).randbytes(4096)
+        in_row = content.replace(b"C" * 40, b"C" * 39 + b"c")
+        (made / FILE).write_bytes(in_row if what == "a damaged row" else noise + content[4096:])
+    lost = {"plant/2/in"} if what == "a damaged row" else set[str]()
+    for number in range(1000):
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(made, folder)
+        killed = killed_at(number, lambda: Database(folder).close())
+        same, told, about_new = opened(folder, expected)
+        assert (set(same), set(told), about_new) == (set(expected) - lost, lost, None)
+        left = {path.name for path in folder.iterdir()} - {".lock", "saves", FILE}
+        assert all(name.startswith(f"{FILE}.damaged") for name in left)
+        capsys.readouterr()
+        if not killed:
+            break
+    assert number >= 4
