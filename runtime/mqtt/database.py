@@ -16,6 +16,7 @@ import fcntl
 import hashlib
 import os
 import sqlite3
+import stat
 import struct
 import time
 from collections.abc import Callable, Collection, Generator, Iterable
@@ -209,6 +210,9 @@ class Database:
             create(database)
             return database
         path, saves = self._folder / FILE, self._read_saves(self._folder)
+        for each in (path, path.with_name(f"{FILE}-wal")):
+            if each.is_symlink():
+                raise InputError(f"{each}: is a link, and not the file itself; make the folder a link instead")
         salvage.finish(path)
         sound, aside = self._sound(path, saves)
         if not sound:
@@ -218,8 +222,25 @@ class Database:
         self._note_saves()
         os.fsync(self._saves)
         self._load_notices()
+        self._give_away(self._folder)
         sync_folder(self._folder)
         return self._database
+
+    def _give_away(self, folder: Path) -> None:
+        """What root makes in a service's folder is the service's, or it could not go on."""
+        owner = folder.stat()
+        if os.geteuid() != 0 or owner.st_uid == 0:
+            return
+        for path in folder.iterdir():
+            with suppress(OSError):  # What is no file of ours.
+                handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+                try:
+                    found = os.fstat(handle)
+                    # A file of another name elsewhere is not given away.
+                    if stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and found.st_uid == 0:
+                        os.fchown(handle, owner.st_uid, owner.st_gid)
+                finally:
+                    os.close(handle)
 
     def _sound(self, path: Path, saves: int) -> tuple[bool, Path | None]:
         """Whether the file can be used as it is; if not and it is damaged, where it is kept."""
