@@ -5,29 +5,22 @@ that it always holds all topics as they were at one moment. A transaction is syn
 `synchronous=FULL`).
 
 All of it is checked when it is opened. A damaged row is set aside into a table of its own, its bytes kept; where more
-than rows is damaged, `salvage` writes the file anew with what can be read. SQLite takes a damaged end of its log for
-one that a power cut left, and goes back to the transaction before it, so a small file beside it says how many there
-were.
+than rows is damaged, `salvage` writes the file anew with what can be read.
 """
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
-import os
 import sqlite3
-import stat
-import struct
 import time
 from collections.abc import Callable, Collection, Generator, Iterable
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from ..errors import InputError
-from ..folder import sync_folder
 from ..notes import note
 from . import salvage
+from .place import Place, in_use
 from .row import Row, Text, Whole, added, check, number
 from .schema import BROKEN, COLUMNS, FILE, DamageError, Shape, connect, create, damaged_by, log_ahead, shape, verify
 
@@ -35,7 +28,6 @@ _PUT = (
     f"INSERT INTO streams ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (topic) DO UPDATE SET used = excluded.used,"
     " sequence = excluded.sequence, answers = excluded.answers, state = excluded.state, sum = excluded.sum"
 )
-_SAVES = struct.Struct("<Q8s")
 _NOT_WRITTEN = "it is not what was written"
 
 
@@ -50,7 +42,7 @@ class Database:
         """
         self._name = "the states" if folder is None else str(folder)
         self._folder = folder
-        self._lock = self._saves = -1
+        self._place = None if folder is None else Place(folder)
         self._whole = Whole()
         # From the monotonic clock to the store's.
         self._offset = -time.monotonic()
@@ -58,8 +50,6 @@ class Database:
         self._lost: str | None = None
         self._behind: tuple[float, str] | None = None
         try:
-            if folder is not None:
-                self._take(folder)
             with self._errors("opened"):
                 self._database = self._open()
         except BaseException:
@@ -179,37 +169,20 @@ class Database:
         """Close it."""
         if hasattr(self, "_database"):
             with suppress(InputError, sqlite3.Error):
-                if self._folder is not None and self._saves >= 0:
+                if self._place is not None:
                     with self._transaction("written"):  # For its clock.
                         self._finish(self._whole.rows, self._whole.total)
             self._database.close()
-        for handle in (self._saves, self._lock):
-            if handle >= 0:
-                os.close(handle)
-        self._saves = self._lock = -1
-
-    def _take(self, folder: Path) -> None:
-        """Make the folder, and have it alone."""
-        try:
-            if not folder.is_dir():
-                folder.mkdir(parents=True, exist_ok=True)
-                sync_folder(folder.parent)
-            self._lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise self._in_use() from error
-        except OSError as error:
-            raise InputError(f"{folder}: the states cannot be opened ({error})") from error
-
-    def _in_use(self) -> InputError:
-        return InputError(f"{self._name}: in use by another process; each needs a --state of its own")
+        if self._place is not None:
+            self._place.close()
+            self._place = None
 
     def _open(self) -> sqlite3.Connection:
-        if self._folder is None:
+        if self._folder is None or self._place is None:
             database = connect(Path())
             create(database)
             return database
-        path, saves = self._folder / FILE, self._read_saves(self._folder)
+        path, saves = self._folder / FILE, self._place.saves
         for each in (path, path.with_name(f"{FILE}-wal")):
             if each.is_symlink():
                 raise InputError(f"{each}: is a link, and not the file itself; make the folder a link instead")
@@ -219,28 +192,10 @@ class Database:
             note(f"{self._folder}: {salvage.rewrite(path, aside, saves)}")
             if not self._sound(path, 0)[0]:
                 raise InputError(f"{self._folder}: the states were written anew and cannot be read; check the disk")
-        self._note_saves()
-        os.fsync(self._saves)
+        self._place.note(self._whole.saves)
         self._load_notices()
-        self._give_away(self._folder)
-        sync_folder(self._folder)
+        self._place.settle()
         return self._database
-
-    def _give_away(self, folder: Path) -> None:
-        """What root makes in a service's folder is the service's, or it could not go on."""
-        owner = folder.stat()
-        if os.geteuid() != 0 or owner.st_uid == 0:
-            return
-        for path in folder.iterdir():
-            with suppress(OSError):  # What is no file of ours.
-                handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-                try:
-                    found = os.fstat(handle)
-                    # A file of another name elsewhere is not given away.
-                    if stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and found.st_uid == 0:
-                        os.fchown(handle, owner.st_uid, owner.st_gid)
-                finally:
-                    os.close(handle)
 
     def _sound(self, path: Path, saves: int) -> tuple[bool, Path | None]:
         """Whether the file can be used as it is; if not and it is damaged, where it is kept."""
@@ -316,7 +271,8 @@ class Database:
         self._keep("whole", whole.to_text())
         self._database.execute("COMMIT")
         self._whole = whole
-        self._note_saves()
+        if self._place is not None:
+            self._place.note(whole.saves)
 
     @contextmanager
     def _transaction(self, what: str) -> Generator[None]:
@@ -335,34 +291,10 @@ class Database:
             yield
         except (DamageError, *BROKEN) as error:
             if "locked" in str(error):
-                raise self._in_use() from error
+                raise in_use(self._name) from error
             remedy = ""
             if self._folder is not None and damaged_by(error, self._folder / FILE):
                 remedy = "; start again: what can be read is kept then, and the damaged file is set aside"
             raise InputError(f"{self._name}: the states cannot be {what} ({error}){remedy}") from error
         except OSError as error:
             raise InputError(f"{self._name}: the states cannot be {what} ({error})") from error
-
-    def _read_saves(self, folder: Path) -> int:
-        """How many transactions there were, as far as the small file says."""
-        self._saves = os.open(folder / "saves", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        content = os.pread(self._saves, 100, 0)
-        if not content:
-            return 0
-        if len(content) == _SAVES.size:
-            count, sum_ = cast("tuple[int, bytes]", _SAVES.unpack(content))
-            if sum_ == _short(count):
-                return count
-        note(f"{folder / 'saves'}: damaged; it is written anew")
-        return 0
-
-    def _note_saves(self) -> None:
-        # Not synced: after a power cut it may lag behind, and then the end of the log is taken as it is.
-        if self._saves >= 0:
-            count = self._whole.saves
-            os.pwrite(self._saves, _SAVES.pack(count, _short(count)), 0)
-            os.ftruncate(self._saves, _SAVES.size)
-
-
-def _short(count: int) -> bytes:
-    return hashlib.blake2b(b"%d" % count, digest_size=8).digest()
