@@ -206,10 +206,10 @@ class Database:
             if kind is Shape.EARLIER:
                 database.close()
                 return False, None
+            if kind is Shape.EMPTY and saves:
+                raise DamageError("it is gone, or empty")
             log_ahead(database)
             if kind is Shape.EMPTY:
-                if saves:
-                    raise DamageError("it is gone, or empty")
                 create(database)
             whole, bad = verify(database)
             if whole.saves < saves:
