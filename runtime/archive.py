@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .errors import BundleError
+from .folder import write_folder as write_folder  # Bundles are written with it or the two here.
 
 
 @contextmanager

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from .archive import members, read_member, replacing, zipped
+from .archive import members, read_member, replacing, write_folder, zipped
 from .errors import BundleError
-from .folder import replacing_folder, standing_in, write_folder
+from .folder import replacing_folder, standing_in
 from .golden import Golden
 from .manifest import MANIFEST, MAX_MANIFEST_BYTES, File, Manifest
 from .signature import MAX_SIGNATURE_BYTES, SIGNATURE, check_signature, required_signers

@@ -123,6 +123,14 @@ class Database:
                 more += old is None
             self._finish(self._whole.rows + more, total)
 
+    def unused(self) -> int:
+        """Bytes of the file that hold nothing any more, and are there for other rows."""
+        with self._errors("read"):
+            pages, size = (
+                self._database.execute(f"PRAGMA {name}").fetchone()[0] for name in ("freelist_count", "page_size")
+            )
+        return pages * size
+
     def set_aside(self, row: Row, reason: str) -> None:
         """Keep a row that cannot be used apart from the others."""
         with self._errors("written"):

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 # As many rows are looked at for one that fits the model before the store is taken for another model's.
 _SAMPLE = 100
+# Bytes that streams of other topics leave free where they are kept: those that are there need room to go on.
+_LEAST_FREE = 32 * 2**20
 
 
 class NoRoomError(InputError):
@@ -56,7 +58,7 @@ class StreamStore:
         """
         self._new_stream, self._limit, self._most_topics = new_stream, limit, most_topics
         self.saved, self.next_save = 0, 1
-        self._name = "the states" if folder is None else str(folder)
+        self._folder, self._name = folder, "the states" if folder is None else str(folder)
         self._records: OrderedDict[str, Record] = OrderedDict()
         self._changed: dict[str, Record] = {}
         # Rows of streams that left memory since the last save, and of the save that is being written.
@@ -246,7 +248,18 @@ class StreamStore:
                 f"{self.topics} topics have a stream, and no more may (--max-topics); --forget-after, or "
                 "`edgelstm-run streams` with --drop, makes room for others"
             )
+        if self._folder is not None and (free := self._free(self._folder)) < _LEAST_FREE:
+            raise NoRoomError(
+                f"only {free / 2**20:.0f} MiB are free where streams are kept, so no other topic's is begun; "
+                "--forget-after, or `edgelstm-run streams` with --drop, makes room for others"
+            )
         return Record(topic, self._new_stream(), fresh=True, notice=notice)
+
+    def _free(self, folder: Path) -> int:
+        """Bytes for further streams: on the disk and, where that has few, in the file, of streams that were dropped."""
+        disk = os.statvfs(folder)
+        free = disk.f_bavail * disk.f_frsize
+        return free if free >= _LEAST_FREE else free + self._writer.submit(self._database.unused).result()
 
     def _row(self, record: Record) -> Row:
         state = b"" if record.diverged else record.stream.snapshot()

@@ -165,6 +165,26 @@ def test_no_more_topics_than_there_may_be(bundle, xs, tmp_path):
         assert store.topics == 0
 
 
+def test_the_last_of_the_disk_is_for_the_streams_that_are_there(bundle, xs, tmp_path, monkeypatch):
+    model, folder = load(bundle), tmp_path / "states"
+    monkeypatch.setattr("edgelstm.runtime.mqtt.store._LEAST_FREE", 8192)
+    with closing(StreamStore(model.stream, folder, 10)) as store:
+        for topic in ("a", *topics(300)):
+            record = store.record(topic)
+            record.stream.step(xs[0])
+            store.changed(record)
+        store.save()
+        store.evict_idle(-1.0)
+        full = os.statvfs_result((4096, 4096, 1000, 0, 0, 0, 0, 0, 0, 255))
+        monkeypatch.setattr("os.statvfs", lambda folder: full)
+        with pytest.raises(NoRoomError, match="only 0 MiB are free where streams are kept"):
+            store.record("b")
+        assert store.record("a").stream.steps == 1
+    assert call("streams", folder, "--drop", "plant/#").returncode == 0
+    with closing(StreamStore(model.stream, folder, 10)) as store:
+        assert store.record("b").fresh  # What was dropped left room in the file.
+
+
 def test_streams_are_forgotten_by_the_time_that_the_store_was_open(bundle, xs, tmp_path, monkeypatch):
     model, folder = load(bundle), tmp_path / "states"
     now = [1000.0]
