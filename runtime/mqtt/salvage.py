@@ -241,15 +241,23 @@ def _worth(values: tuple[Any, ...], earlier: bool) -> tuple[bool, int]:
 
 def _all(database: sqlite3.Connection, found: _Found, columns: str, table: str) -> list[tuple[Any, ...]]:
     """All rows in front of a damaged page, and from the other end all behind it."""
-    rows: dict[str, tuple[Any, ...]] = {}
-    for order in ("ASC", "DESC"):
-        try:
-            for values in database.execute(f"SELECT {columns} FROM {table} ORDER BY 1 {order}"):
-                rows[repr(values)] = values
-            break
-        except BROKEN:
-            found.broken = True
-    return list(rows.values())
+    rows = list[tuple[Any, ...]]()
+    query = f"SELECT {columns} FROM {table} ORDER BY 1"
+    try:
+        for values in database.execute(query):
+            rows.append(values)
+        return rows
+    except BROKEN:
+        found.broken = True
+    seen = {repr(values[0]) for values in rows}
+    try:
+        for values in database.execute(f"{query} DESC"):
+            if repr(values[0]) in seen:
+                break
+            rows.append(values)
+    except BROKEN:
+        pass
+    return rows
 
 
 def _read_behind_first_page(path: Path) -> _Found | None:
