@@ -54,7 +54,7 @@ class RowReader:
             features: their names in order.
             source: what to call the input in an error.
             named: False if nobody ever named them, so that a header's names cannot be matched and its order counts.
-            before: what earlier lines of the same table were: if the first is a row of numbers, it is of that.
+            before: what earlier lines of the same table were: if the first is a row of that, it goes on.
         """
         self._features = tuple(features)
         self._source = source
@@ -116,12 +116,15 @@ class RowReader:
             row = self._json(text, number)
             self.layout = Layout("json")
             return row
+        if self._before is not None and self._before.header is not None:
+            try:
+                self.resume(self._before)
+                return self.parse(line, number)
+            except InputError:
+                self._columns, self._width, self.layout = None, len(self._features), None
         delimiter = max(",;\t", key=text.count)
         cells = self._cells(text, delimiter, number)
         if all(map(is_number, cells)):
-            if self._before is not None and self._before.header is not None:
-                self.resume(self._before)
-                return self.parse(line, number)
             row = self._csv(cells, number)
             self.layout = Layout("csv", delimiter)
             return row

@@ -169,12 +169,15 @@ def run(args: argparse.Namespace) -> int:
                 state.took_all()
             return 0
     if not running.read and not stop.requested:
-        if not source.goes_on:
+        if source.goes_on:
+            note(
+                f"{source.name}: holds nothing new behind line {source.lines:,}; to take it again, behind that, "
+                f"pipe it in (cat {source.name} | …)"
+            )
+        elif state is not None and state.snapshot is not None:
+            note(f"{source.name}: holds no timesteps")  # As where the run before was killed when all was done.
+        else:
             raise InputError(f"{source.name}: holds no timesteps")
-        note(
-            f"{source.name}: holds nothing new behind line {source.lines:,}; to take it again, behind that, pipe it in "
-            f"(cat {source.name} | …)"
-        )
     return 0
 
 
@@ -248,7 +251,7 @@ class _Run:
                     steps = self.stream.steps
             if steps and self.source.is_file:
                 note(f"{state.path}: holds {steps:,} timesteps; {name} is read from its beginning, behind these")
-            elif steps and self.source.file is not None:
+            elif state.snapshot is not None and self.source.file is not None and not self.source.is_file:
                 note(f"{state.path}: holds {steps:,} timesteps, so {name} has to go on with timestep {steps + 1:,}")
         if steps and not before.ended and isinstance(self.output, LineOutput):
             note(
