@@ -125,6 +125,7 @@ def run(args: argparse.Namespace) -> int:
     model = load(args.model, args.backend, args.precision, args.allowed_signers)
     stream = model.stream(**streaming_settings(args))
     with ExitStack() as stack:
+        stop = stack.enter_context(interrupts())
         state = None
         if args.state is not None:
             state = RunState(args.state)
@@ -134,7 +135,6 @@ def run(args: argparse.Namespace) -> int:
                     stream.restore(state.snapshot)
                 except InputError as error:
                     raise InputError(f"{args.state}: {error}") from error
-        stop = stack.enter_context(interrupts())
         publisher = None
         if args.mqtt is not None:
             from .mqtt.command import publishing

@@ -144,7 +144,6 @@ class RunState:
             raise InputError(f"{path}: the state is damaged, or of another version of EdgeLSTM ({error})") from error
         self._at, self._lines, self._layout = 0, 0, self.progress.layout
         self._held: tuple[bytes, int] | None = None
-        self._over = False
 
     def follow(
         self, stream: Stream, source: Marked, output: Written, at: int, lines: int, settle: Callable[[], None]
@@ -178,12 +177,12 @@ class RunState:
             if line.whole:
                 self._at, self._lines = line.end, line.number
         elif answered and isinstance(line.text, str):
-            self._write(*self._held, True, line.text)
-            self._over = True
+            self._write(*self._held, True, line.text)  # Nothing is saved after this: it would have that line.
 
     def took_all(self) -> None:
         """The last answer counts as written, though nobody was there to read it."""
-        self._steps = self._stream.steps
+        if self._held is None:
+            self._steps = self._stream.steps
 
     def save(self, ended: bool = False) -> None:
         """Write the state, unless it is ahead of what was answered, or no state to go on from.
@@ -196,7 +195,7 @@ class RunState:
         """
         if not ended:
             self._settle()
-        if not self._over and self._steps == self._stream.steps and self._stream.healthy:
+        if self._steps == self._stream.steps and self._stream.healthy:
             self._write(self._stream.snapshot(), self._output.size, ended, None)
 
     def close(self) -> None:
