@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .backends import Float32Array
-from .errors import BackendUnavailableError, BundleError
+from .errors import BackendUnavailableError, BundleError, reason_of
 from .golden import Golden
 
 
@@ -44,7 +44,7 @@ def _tflite(content: bytes, source: str, sequences: list[Float32Array]) -> list[
             interpreter.invoke()
             answers.append(_rows(interpreter.get_tensor(y["index"])))
     except (ValueError, RuntimeError) as error:
-        raise BundleError(f"{source}: cannot be run ({' '.join(str(error).split())})") from error
+        raise BundleError(f"{source}: cannot be run ({reason_of(error)})") from error
     return answers
 
 
@@ -60,7 +60,7 @@ def _onnx(content: bytes, source: str, sequences: list[Float32Array]) -> list[Fl
         session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         return [_rows(session.run(["y"], {"x": sequence[None]})[0]) for sequence in sequences]
     except Exception as error:  # onnxruntime's exceptions have no common root but this.
-        raise BundleError(f"{source}: cannot be run ({' '.join(str(error).split())})") from error
+        raise BundleError(f"{source}: cannot be run ({reason_of(error)})") from error
 
 
 def _rows(answer: Any) -> Float32Array:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import BackendUnavailableError, BundleError
+from ..errors import BackendUnavailableError, BundleError, reason_of
 from ..onnx_metadata import CHECKSUM_KEY, CHUNKS_KEY, check_seal
 from . import Float32Array
 
@@ -28,7 +28,7 @@ class OnnxArtifact:
         try:
             self._session = runtime.InferenceSession(content, _options(runtime), providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's exceptions have no common root but this.
-            reason = " ".join(str(error).split())
+            reason = reason_of(error)
             raise BundleError(f"{source}: this onnxruntime ({runtime.__version__}) cannot load it: {reason}") from error
         inputs = _widths(self._session.get_inputs())
         outputs = _widths(self._session.get_outputs())
@@ -160,7 +160,7 @@ class OnnxSession:
         ys[...] = y[:, 0]
 
     def _failure(self, error: Exception) -> BundleError:
-        reason = " ".join(str(error).split())
+        reason = reason_of(error)
         return BundleError(f"{self._source}: onnxruntime failed ({reason}); the state is as it was")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import BackendUnavailableError, BundleError
+from ..errors import BackendUnavailableError, BundleError, reason_of
 from ..tflite_metadata import METADATA_NAME, read_metadata
 from . import Float32Array
 
@@ -82,7 +82,7 @@ class TFLiteArtifact:
             interpreter = self._class(model_content=self._content, num_threads=1)
             interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
-            reason = " ".join(str(error).split())
+            reason = reason_of(error)
             raise BundleError(f"{self._source}: this TFLite runtime cannot load it: {reason}") from error
         return interpreter
 
