@@ -165,8 +165,6 @@ def run(args: argparse.Namespace) -> int:
         except BrokenPipeError:
             # Whoever read the predictions has gone; nobody is left to tell.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            if state is not None:
-                state.took_all()
             return 0
     if not running.read and not stop.requested:
         if source.goes_on:
@@ -239,7 +237,8 @@ class _Run:
         """Go on from a state, and say where that is."""
         steps, before, name = self.stream.steps, state.progress, self.source.name
         if self.source.goes_on:
-            note(f"{name}: goes on behind line {self.source.lines:,}, with timestep {steps + 1:,}")
+            if steps:
+                note(f"{name}: goes on behind line {self.source.lines:,}, with timestep {steps + 1:,}")
         else:
             if before.open_line is not None and before.layout is not None:
                 # The last line of another file, which had no end, has none any more that could still come.
@@ -285,7 +284,12 @@ class _Run:
                 if row is not None:
                     self.read += 1
                     self._check(line, y)
-                    self.answer(y, reader.layout)
+                    try:
+                        self.answer(y, reader.layout)
+                    except BrokenPipeError:  # Nobody reads on; the answer counts as given.
+                        if state is not None:
+                            state.took(line, reader.layout, True)
+                        raise
             if state is not None:
                 state.took(line, reader.layout, row is not None)
                 if row is not None and time.monotonic() - saved >= save_every:

@@ -179,11 +179,6 @@ class RunState:
         elif answered and isinstance(line.text, str):
             self._write(*self._held, True, line.text)  # Nothing is saved after this: it would have that line.
 
-    def took_all(self) -> None:
-        """The last answer counts as written, though nobody was there to read it."""
-        if self._held is None:
-            self._steps = self._stream.steps
-
     def save(self, ended: bool = False) -> None:
         """Write the state, unless it is ahead of what was answered, or no state to go on from.
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from edgelstm.runtime import load
+from edgelstm.runtime import cli, load
 
 from tests.runtime import run_kills
-from tests.runtime.command_line import call, refused, start
+from tests.runtime.command_line import COMMAND, call, refused, start
 from tests.runtime.test_run_command import csv, numbers
 from tests.waiting import until
 
@@ -100,6 +100,54 @@ def test_another_file_of_the_same_name_is_read_from_its_beginning(run, at, xs, e
     np.testing.assert_allclose(answers(at("out.csv")), expected[:20], atol=2e-6)
     assert run(source=at("in.csv.10")).returncode == 0  # Renamed, it is still the one that was read.
     assert len(answers(at("out.csv"))) == 20
+
+
+def test_standard_input_from_a_file_is_read_on_too(bundle, at, xs, expected):
+    for end in (10, 20):
+        at("in.csv").write_text(csv(xs[:end]))
+        with at("in.csv").open() as source:
+            command = [*COMMAND, str(bundle), "--state", str(at("s")), "--output", str(at("o"))]
+            done = subprocess.run(command, stdin=source, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+    assert "standard input: goes on behind line 10, with timestep 11" in done.stderr
+    np.testing.assert_allclose(answers(at("o")), expected[:20], atol=2e-6)
+    with at("in.csv").open() as source:  # Whoever has read from it knows where it is.
+        os.lseek(source.fileno(), len(csv(xs[:10])), os.SEEK_SET)
+        done = subprocess.run(command, stdin=source, capture_output=True, text=True, timeout=60)
+    assert "standard input has to go on with timestep 21" in done.stderr
+    assert len(answers(at("o"))) == 30
+
+
+def test_of_many_at_once_one_gets_the_state(bundle, at, xs):
+    for first in (True, False):  # Where there is no state yet, and where there is one.
+        source, feed = os.pipe()
+
+        def run(feed: int = feed) -> int:
+            os.close(feed)
+            return cli.main(["run", str(bundle), "--state", str(at("s")), "--output", str(at("o"))])
+
+        children = [run_kills.forked(run, source, at(f"said-{i}")) for i in range(8)]
+        ended = dict(os.waitpid(-1, 0) for _ in range(7))
+        assert [os.waitstatus_to_exitcode(status) for status in ended.values()] == [2] * 7
+        os.write(feed, csv(xs[:5]).encode())
+        os.close(feed)
+        (winner,) = set(children) - set(ended)
+        assert os.waitpid(winner, 0)[1] == 0
+        os.close(source)
+        said = [at(f"said-{i}").read_text() for i in range(8)]
+        assert sum("in use by another process" in each for each in said) == 7
+        assert len(answers(at("o"))) == (5 if first else 10)
+
+
+def test_a_reader_that_leaves_loses_what_it_did_not_read_and_no_more(bundle, at, xs):
+    rows = csv(np.tile(xs, (20, 1))).rstrip("\n")
+    at("in.csv").write_text(rows)
+    command = f"{' '.join(COMMAND)} {bundle} {at('in.csv')} --state {at('s')} | head -n 3"
+    assert subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, timeout=60).returncode == 0
+    stream = load(bundle).stream()
+    stream.restore(at("s").read_bytes())
+    done = call(bundle, at("in.csv"), "--state", at("s"))
+    assert len(done.stdout.splitlines()) == 6000 - stream.steps
 
 
 def test_an_input_that_was_changed_is_refused(run, bundle, at, xs):
