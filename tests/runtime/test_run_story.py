@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
@@ -224,6 +225,22 @@ def test_where_the_output_is_no_file_it_says_what_may_come_again(bundle, at, xs)
     process.wait()
     done = call(bundle, "--state", at("s"), stdin=csv(xs[12:14]))
     assert "broken off: answers to timesteps after 12 may come again (--output FILE is cut back" in done.stderr
+
+
+def test_a_storm_of_signals_ends_it_as_one_does(bundle, at, xs):
+    process = start(bundle, "--state", at("s"), "--output", at("o"))
+    process.stdin.write(csv(xs[:50]).encode())
+    process.stdin.flush()
+    until(lambda: at("o").exists() and at("o").stat().st_size, "it answers")
+    signals = 0
+    while process.poll() is None:
+        process.send_signal((signal.SIGTERM, signal.SIGINT)[signals % 2])
+        signals += 1
+    said = process.stderr.read()
+    assert (process.returncode, b"Traceback" in said, b"Exception" in said) == (0, False, False), said
+    stream = load(bundle).stream()
+    stream.restore(at("s").read_bytes())
+    assert len(answers(at("o"))) == stream.steps > 0
 
 
 def test_one_process_at_a_time(bundle, at, xs):
