@@ -181,21 +181,25 @@ def _claim(real: Path, wait: bool = True) -> int:
 
     It has one name, so that none is left for good by processes that are killed, whatever their number.
     """
-    path = beside(real)
+    path, flags = beside(real), os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
     while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY, 0o600)
+        try:
+            handle, is_ours = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600), True
+        except FileExistsError:
+            try:
+                handle, is_ours = os.open(path, flags), False
+            except FileNotFoundError:
+                continue  # It has taken its place since.
         try:
             _lock(handle, wait)
             found = os.fstat(handle)
-            if not _is_at(handle, path):  # It has taken its place since.
-                os.close(handle)
-                continue
-            if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_nlink != 1:
+            is_ours = is_ours or (stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and found.st_nlink == 1)
+            if is_ours and _is_at(handle, path):
+                os.ftruncate(handle, 0)
+                return handle
+            if not is_ours and _is_at(handle, path):
                 os.unlink(path)  # Somebody else's, who could still write to it, or read it.
-                os.close(handle)
-                continue
-            os.ftruncate(handle, 0)
-            return handle
+            os.close(handle)
         except BaseException:
             with suppress(OSError):
                 os.close(handle)
@@ -206,7 +210,8 @@ def _put(handle: int, real: Path) -> None:
     # The 0600 that it was made with would make a shared file private; take what the process would have created.
     mask = os.umask(0)
     os.umask(mask)
-    os.fchmod(handle, stat.S_IMODE(real.stat().st_mode) if real.exists() else 0o666 & ~mask)
+    with suppress(PermissionError):  # File systems of memory cards have no modes.
+        os.fchmod(handle, stat.S_IMODE(real.stat().st_mode) if real.exists() else 0o666 & ~mask)
     os.fsync(handle)
     os.replace(beside(real), real)
     sync_folder(real.parent)

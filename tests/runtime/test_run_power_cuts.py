@@ -99,3 +99,27 @@ def test_what_is_replaced_is_whole_at_every_cut(tmp_path, disk, monkeypatch):
                 write(temporary)
             assert target.read_bytes() == b"new" * 60
             assert sorted(path.name for path in disk.iterdir()) == ["answers", "x"]
+
+
+def test_what_is_not_ours_is_not_written_to(disk, monkeypatch):
+    target, beside = disk / "x", disk / ".x.new"
+    for owner in (os.geteuid(), os.geteuid() + 1):  # On a file system of a memory card, all may be another's.
+        monkeypatch.setattr(os, "geteuid", lambda owner=owner: owner)
+        for kind in ("nothing", "a file", "a named pipe", "a link", "two names"):
+            other = disk / "other"
+            other.write_bytes(b"kept")
+            if kind == "a file":
+                beside.write_bytes(b"left")
+            elif kind == "a named pipe":
+                os.mkfifo(beside)
+            elif kind == "two names":
+                beside.hardlink_to(other)
+            elif kind == "a link":
+                beside.symlink_to(other)
+                with pytest.raises(OSError, match="symbolic links"), durable.replacing(target):
+                    raise AssertionError("it is not opened")
+                beside.unlink()
+            with durable.replacing(target) as temporary:
+                temporary.write_bytes(kind.encode())
+            assert (target.read_bytes(), other.read_bytes()) == (kind.encode(), b"kept")
+            assert not beside.exists()
