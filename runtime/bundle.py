@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from .archive import members, read_member, replacing, write_folder, zipped
+from .archive import members, read_member, write_folder, zipped
+from .durable import open_regular, replacing
 from .errors import BundleError
 from .folder import replacing_folder, standing_in
 from .golden import Golden
@@ -117,8 +118,10 @@ def is_bundle(path: Path) -> bool:
     try:
         if path.is_dir():
             return (path / MANIFEST).is_file()
-        with path.open("rb") as file:
-            return file.read(4) == b"PK\3\4"  # A zip with something in it.
+        with open_regular(path) as file:
+            head = file.read(30 + len(MANIFEST))
+        # A zip whose first file is the manifest: documents and Keras files are zips as well.
+        return head[:4] == b"PK\3\4" and head[30:] == MANIFEST.encode()
     except OSError:
         return False
 

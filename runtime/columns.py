@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from .errors import InputError
+from .notes import listed
 
 
 def has_names(features: Sequence[str]) -> bool:
@@ -31,7 +32,7 @@ def by_name(values: Any, features: Sequence[str], name: str) -> Any:
         return values if given == list(features) else values[list(features)]
     if has_names(features) and any(isinstance(label, str) for label in given):
         raise InputError(
-            f"{name}: no column {', '.join(map(repr, missing))}; there are {', '.join(map(repr, given))}. Name them "
+            f"{name}: no column {listed(missing)}; there are {listed(given)}. Name them "
             "as the model's features are named, or pass .to_numpy() if they are in its order"
         )
     return values

@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import Any, NoReturn
 
 from .errors import EdgeLSTMError, ParityError
+from .notes import shortened
 
 
 class UsageError(Exception):
@@ -70,9 +71,9 @@ def guarded(command: Callable[[], int], as_json: bool) -> int:
 
 
 def _failed(error: BaseException, text: str, status: int, as_json: bool) -> int:
-    print(text, file=sys.stderr)
+    print(shortened(text), file=sys.stderr)
     if as_json:
-        described = {"type": type(error).__name__, "message": str(error) or "interrupted", "status": status}
+        described = {"type": type(error).__name__, "message": shortened(str(error)) or "interrupted", "status": status}
         report: dict[str, Any] = (error.report if isinstance(error, EdgeLSTMError) else None) or {}
         with suppress(OSError, ValueError):  # Standard output may be what failed.
             print(json.dumps({**report, "error": described}), flush=True)

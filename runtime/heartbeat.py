@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from .archive import replacing
+from .durable import replacing
 from .errors import InputError
 from .sealed import seal
 

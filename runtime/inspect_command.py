@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .bundle import Bundle
+from .durable import read_regular
 from .errors import BundleError
 from .model import SUFFIXES
 from .signature import add_signers_argument, refuse_single_file
@@ -44,7 +45,7 @@ def describe_file(path: Path, allowed_signers: Path | None) -> dict[str, Any]:
     """A single exported file, as a dictionary for `show`."""
     refuse_single_file(path, allowed_signers)
     try:
-        content = path.read_bytes()
+        content = read_regular(path)
     except OSError as error:
         raise BundleError(f"{path}: cannot be read ({error.strerror})") from error
     format_ = SUFFIXES[path.suffix]

@@ -13,6 +13,7 @@ import numpy as np
 
 from .backends import BACKENDS, Float32Array, Opened, open_artifact
 from .bundle import Bundle
+from .durable import read_regular
 from .errors import BackendUnavailableError, BundleError, InputError, ParityError
 from .fleet import Fleet
 from .golden import Golden
@@ -267,7 +268,7 @@ def _load_file(where: Path, backend: str, precision: str | None) -> Model:
     if not backends:
         raise InputError(f"{where}: backend {backend!r} does not run {format_} files")
     try:
-        content = where.read_bytes()
+        content = read_regular(where)
     except OSError as error:
         raise BundleError(f"{where}: cannot be read ({error.strerror})") from error
     opened, backend = _open_with_any(backends, content, str(where))

@@ -18,6 +18,9 @@ from .streaming import Window
 # Magic, version, the model's fingerprint, window, hop, inputs held, steps; then inputs or states, CRC-32.
 _HEADER = struct.Struct("<8sH16sIIIQ")
 _MAGIC, _VERSION = b"EDGESTRM", 2
+# What may stand behind a snapshot: a note of whoever keeps it; then its length, its CRC-32 and this.
+_NOTE = struct.Struct("<II8s")
+_NOTE_MAGIC = b"EDGENOTE"
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,7 @@ class Snapshot:
         """
         if len(content) < _HEADER.size + 4 or content[:8] != _MAGIC:
             raise InputError(f"{name}: not a stream's snapshot")
+        content, _ = split_note(content)
         if struct.unpack("<I", content[-4:])[0] != zlib.crc32(content[:-4]):
             raise InputError(f"{name}: the snapshot is damaged")
         _, version, of, timesteps, hop, held, steps = _HEADER.unpack_from(content)
@@ -96,6 +100,21 @@ class Snapshot:
         if not all(np.isfinite(values).all() for values in (recent, *states)):
             raise InputError(f"{name}: the snapshot holds values that are not finite; start from zero state")
         return cls(window, steps, recent, states)
+
+
+def with_note(snapshot: bytes, note: bytes) -> bytes:
+    """A snapshot with a note of whoever keeps it; it restores as it did without."""
+    return snapshot + note + _NOTE.pack(len(note), zlib.crc32(note), _NOTE_MAGIC)
+
+
+def split_note(content: bytes) -> tuple[bytes, bytes | None]:
+    """A snapshot, and the note behind it, if there is one that is undamaged."""
+    if content[-8:] != _NOTE_MAGIC or len(content) < _NOTE.size:
+        return content, None
+    length, check, _ = _NOTE.unpack(content[-_NOTE.size :])
+    start = len(content) - _NOTE.size - length
+    note = content[max(start, 0) : -_NOTE.size]
+    return (content[:start], note) if start >= 0 and zlib.crc32(note) == check else (content, None)
 
 
 def _answers(timesteps: int, hop: int) -> str:

@@ -43,7 +43,7 @@ def _is_exported(path: Path) -> bool:
         return (path / "manifest.json").is_file()
     if path.suffix in (*SUFFIXES, ".edge") or not path.exists():
         return path.suffix not in (".keras", ".h5", ".hdf5")
-    if not zipfile.is_zipfile(path):
+    if not path.is_file() or not zipfile.is_zipfile(path):  # A named pipe would be waited for.
         return False
     with zipfile.ZipFile(path) as archive:
         return "manifest.json" in archive.namelist()

@@ -77,9 +77,9 @@ class Recorder:
                 self._files[result] = path
                 if arguments[1] & _WRITES:
                     self.calls.append(("create", path))
-        elif name in ("write", "fsync"):
+        elif name in ("write", "fsync", "ftruncate"):
             if first in self._files:
-                more = (bytes(arguments[1])[:result],) if name == "write" else ()
+                more = (bytes(arguments[1])[:result],) if name == "write" else arguments[1:]
                 self.calls.append((name, self._files[first], *more))
         elif name == "close":
             self._files.pop(first, None)
@@ -93,7 +93,7 @@ class Recorder:
             self.calls.append((name, path))
 
 
-_AUDITED = ("open", "write", "fsync", "close", "rename", "replace", "symlink", "unlink", "mkdir")
+_AUDITED = ("open", "write", "fsync", "ftruncate", "close", "rename", "replace", "symlink", "unlink", "mkdir")
 _hooked: list[bool] = []
 
 
@@ -157,6 +157,10 @@ class Disk:
             file = self._names[path]
             assert isinstance(file, _File)
             file.content += more[0]
+        elif name == "ftruncate":
+            file = self._names[path]
+            assert isinstance(file, _File)
+            file.content = file.content[: more[0]]
         elif name == "fsync":
             entry = self._names.get(path)
             if isinstance(entry, _File):

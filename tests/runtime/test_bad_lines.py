@@ -31,7 +31,7 @@ BAD = [
     (b'1,"2,3', "2 values where 3 belong"),
     (b"1,2\r3,4", "not a line of CSV"),
     (b'{"a": 1, "b": 2, "c": 3}', "line "),
-    (b"9" * 70_000 + b",2,3", None),  # Refused at a port; a file has 16 MiB.
+    (b"9" * 70_000 + b",2,3", "65536 bytes without a line's end"),
 ]
 BAD_JSON = [
     (b'{"a": 1, "b": 2', "not JSON"),
@@ -40,7 +40,7 @@ BAD_JSON = [
     (b'{"a": 1, "b": NaN, "c": 3}', "feature 1 is nan"),
     (b'{"a": 1, "b": 2, "c": 1e400}', "feature 2 is inf"),
     (b"[1, 2]", "2 values where 3 belong"),
-    (b"[" * 100_000, "not JSON"),
+    (b"[" * 50_000, "not JSON"),
     (b'{"a": 1, "b": 2, "c": "\xff"}', "not UTF-8 text"),
     (b"1,2,3", "not JSON"),
     (b"null", "1 values where 3 belong"),
@@ -80,7 +80,7 @@ def read(request, bundle, tmp_path):
     return call_with
 
 
-@pytest.mark.parametrize("bad", [[pair for pair in BAD if pair[1]], BAD_JSON], ids=["csv", "json"])
+@pytest.mark.parametrize("bad", [BAD, BAD_JSON], ids=["csv", "json"])
 def test_every_kind_is_reported_and_left_out(read, xs, expected, bad):
     rows = csv(xs[:30]).encode().splitlines()
     if bad is BAD_JSON:
@@ -105,7 +105,7 @@ GOOD_AT_FIRST = (b"a,b,c", b'{"a": 1, "b": 2, "c": 3}', b"1,2,3")
 
 @pytest.mark.parametrize(
     "line",
-    [line for line, words in (*BAD, *BAD_JSON) if words and "feature" not in words and line not in GOOD_AT_FIRST],
+    [line for line, words in (*BAD, *BAD_JSON) if "feature" not in words and line not in GOOD_AT_FIRST],
 )
 def test_at_the_very_beginning_too(bundle, xs, expected, line):
     done = call(bundle, "--skip-bad", stdin=line + b"\n" + csv(xs[:5]).encode())
@@ -158,7 +158,7 @@ def test_at_a_port(bundle, xs, expected, tmp_path):
         assert said.count("skipped") == len(bad)
         assert "65536 bytes without a line's end; is --baud right?" in said
         for _, words in BAD:
-            assert words is None or words in said
+            assert words in said
     finally:
         process.kill()
         port.vanish()

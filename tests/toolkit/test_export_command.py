@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -375,6 +376,21 @@ def test_what_is_no_bundle_is_never_replaced(keras_file, tmp_path):
     with pytest.raises(BundleError, match="exists and is not a bundle"):
         export(keras_file, notes, formats=["native"])
     assert notes.read_text() == "my notes"
+
+
+def test_nor_is_another_zip_a_pipe_or_the_model_itself(keras_file, tmp_path):
+    document, link, pipe = tmp_path / "x.edge", tmp_path / "link.edge", tmp_path / "pipe.edge"
+    with zipfile.ZipFile(document, "w") as archive:
+        archive.writestr("[Content_Types].xml", "")
+    model = shutil.copy(keras_file, tmp_path / "m.keras")
+    link.hardlink_to(model)  # A Keras file is a zip too.
+    os.mkfifo(pipe)
+    before = document.read_bytes(), link.read_bytes()
+    for output in (document, link, pipe, model):
+        done = call(*quick(model, output, "--overwrite"))
+        assert done.status == 2
+        assert f"{output}: exists and is not a bundle; choose another -o or remove it" in done.err
+    assert (document.read_bytes(), link.read_bytes()) == before
 
 
 @pytest.mark.slow
