@@ -66,6 +66,9 @@ class Snapshot:
         Raises:
             InputError: it is damaged, of another model or artifact, or of a stream that answers otherwise.
         """
+        if not isinstance(content, bytes | bytearray | memoryview):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InputError(f"{name}: a snapshot is bytes, not {type(content).__name__}")
+        content = bytes(content)
         if len(content) < _HEADER.size + 4 or content[:8] != _MAGIC:
             raise InputError(f"{name}: not a stream's snapshot")
         if struct.unpack("<I", content[-4:])[0] != zlib.crc32(content[:-4]):
