@@ -18,6 +18,7 @@ from .streaming import Window
 # Magic, version, the model's fingerprint, window, hop, inputs held, steps; then inputs or states, CRC-32.
 _HEADER = struct.Struct("<8sH16sIIIQ")
 _MAGIC, _VERSION = b"EDGESTRM", 2
+_MOST_STEPS = 2**62  # As far as the engine counts from: FURTHEST_SEEK in window.c.
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,9 @@ class Snapshot:
         body = content[_HEADER.size : -4]
         width = 4 * features
         expected_held = 0 if window is None else min(steps, window.timesteps)
-        if steps >= 2**63 or held != expected_held or len(body) != held * width + sum(t.nbytes for t in templates):
+        if steps > _MOST_STEPS:
+            raise InputError(f"{name}: the snapshot is of {steps} timesteps, which no stream has taken")
+        if held != expected_held or len(body) != held * width + sum(t.nbytes for t in templates):
             raise InputError(f"{name}: the snapshot has the wrong size")
         recent = np.frombuffer(body, np.float32, held * features).reshape(held, features).copy()
         at, states = held * width, list[npt.NDArray[Any]]()
