@@ -202,47 +202,39 @@ def export(
     wanted, _ = targets(formats, precisions, graphs)
     if min_snr is not None and math.isnan(min_snr):
         raise InputError("the least signal-to-noise ratio is a number of dB, not NaN")
-    if isinstance(source, Network):
-        network = source if name is None else replace(source, name=name)
-    else:
-        from .from_keras import read_keras
-
-        try:
-            network = read_keras(source, name=name)
-        except UnsupportedModelError:
-            if {target.graph for target in wanted} != {"sequence"}:
-                raise
-            return _export_unstreamable(
-                UnstreamableModel.of(source, name),
-                path,
-                wanted,
-                features,
-                outputs,
-                training,
-                min_snr,
-                keep_going,
-                report,
-                progress,
-            )
     # An ONNX step graph takes whole sequences as well, so it stands for both.
     steps = [replace(target, graph="step") if target.format == "onnx" else target for target in (*wanted, NETWORK)]
     made = list(dict.fromkeys(steps))
     _begin(progress, None, made)
-    data = None if calibration is None else as_sequences(calibration, network.features)
-    streaming = streaming_of(network, carry, window, hop)
-    proof, streaming = proof_for(network, data, streaming)
-    ranges: Ranges | None = None
-    if integer := sorted({t.precision for t in wanted if t.calibrated}):
+    try:
+        network = _network(source, name)
+        data = None if calibration is None else as_sequences(calibration, network.features)
         if data is None:
-            verb = "needs" if len(integer) == 1 else "need"
-            raise InputError(
-                f"tflite {' and '.join(integer)} {verb} calibration data to find the ranges of the model's values: "
-                "representative inputs as .npy, .npz or .csv (--calibration FILE)"
-            )
+            _check_calibration(wanted)
+        streaming = streaming_of(network, carry, window, hop)
+        manifest = _manifest(network.name, network.features, network.outputs, features, outputs, streaming, training)
+        proof, streaming = proof_for(network, data, streaming)
+    except UnsupportedModelError:
+        if isinstance(source, Network) or {target.graph for target in wanted} != {"sequence"}:
+            raise
+        return _export_unstreamable(
+            UnstreamableModel.of(source, name),
+            path,
+            wanted,
+            features,
+            outputs,
+            training,
+            min_snr,
+            keep_going,
+            report,
+            progress,
+        )
+    ranges: Ranges | None = None
+    if data is not None and any(target.calibrated for target in wanted):
         ranges = observe_ranges(network, data, proof.longest)
-    manifest = _manifest(network.name, network.features, network.outputs, features, outputs, streaming, training)
     manifest = replace(
         manifest,
+        streaming=streaming,
         layers=describe(network),
         parameters=network.parameters,
         keras_float32=proof.conditioning.keras,
@@ -259,6 +251,23 @@ def export(
         if report is not None:
             report(results[-1])
     return _write(path, manifest, results, proof.golden, keep_going, data is None)
+
+
+def _check_calibration(wanted: Sequence[Target]) -> None:
+    if integer := sorted({target.precision for target in wanted if target.calibrated}):
+        verb = "needs" if len(integer) == 1 else "need"
+        raise InputError(
+            f"tflite {' and '.join(integer)} {verb} calibration data to find the ranges of the model's values: "
+            "representative inputs as .npy, .npz or .csv (--calibration FILE)"
+        )
+
+
+def _network(source: Network | KerasModel | str | Path, name: str | None) -> Network:
+    if isinstance(source, Network):
+        return source if name is None else replace(source, name=name)
+    from .from_keras import read_keras
+
+    return read_keras(source, name=name)
 
 
 def _begin(progress: Callable[[Step], None] | None, target: Target | None, made: Sequence[Target]) -> None:

@@ -9,6 +9,9 @@ _HEADER, _STREAM, _LAYER = 128, 64, {4: 72, 8: 104}
 _WINDOWS_HEADER, _PLACE = 64, 32
 # Streams that go through a layer together and need room to work in, at the most: EDGELSTM_TILE.
 TILE = 48
+# That of a C folder of a model that streams by window: each block of weights is read once for so many of them, on
+# little stack.
+C_TILE = 4
 
 
 def state_bytes(content: bytes, streams: int = 1, pointer: int = 8, tile: int = TILE) -> int:
@@ -49,6 +52,18 @@ def windows_bytes(content: bytes, window: Window, streams: int = 1, pointer: int
     """
     states = state_bytes(content, streams * window.in_flight, pointer, tile)
     return _WINDOWS_HEADER + _padded(streams * _PLACE, 64) + states
+
+
+def c_tile(window: Window | None) -> int:
+    """EDGELSTM_TILE of a C folder, which serves a single stream; `window` is None where it carries its state on."""
+    return 1 if window is None else min(window.in_flight, C_TILE)
+
+
+def stream_bytes(content: bytes, window: Window | None, pointer: int = 8, tile: int = TILE) -> int:
+    """Bytes of memory of one stream, by window or with its state carried on; see `state_bytes`."""
+    if window is None:
+        return state_bytes(content, 1, pointer, tile)
+    return windows_bytes(content, window, 1, pointer, tile)
 
 
 def _padded(n: int, to: int) -> int:

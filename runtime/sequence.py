@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .backends import Float32Array
-from .errors import BackendUnavailableError, BundleError
+from .errors import BackendUnavailableError, BundleError, reason_of
 from .golden import Golden
 
 
@@ -46,7 +46,7 @@ def _tflite(content: bytes, source: str, sequences: list[Float32Array]) -> list[
     except BackendUnavailableError:
         raise
     except Exception as error:  # Runtimes' exceptions at a file that is damaged have no common root.
-        raise BundleError(f"{source}: cannot be run ({' '.join(str(error).split())[:1000]})") from error
+        raise BundleError(f"{source}: cannot be run ({reason_of(error)})") from error
     return answers
 
 
@@ -62,7 +62,7 @@ def _onnx(content: bytes, source: str, sequences: list[Float32Array]) -> list[Fl
         session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"], enable_fallback=0)
         return [_rows(session.run(["y"], {"x": sequence[None]})[0]) for sequence in sequences]
     except Exception as error:  # onnxruntime's exceptions have no common root but this.
-        raise BundleError(f"{source}: cannot be run ({' '.join(str(error).split())[:1000]})") from error
+        raise BundleError(f"{source}: cannot be run ({reason_of(error)})") from error
 
 
 def _rows(answer: Any) -> Float32Array:

@@ -24,7 +24,7 @@ from typing import IO
 import numpy as np
 
 from .backends import Float32Array, open_artifact
-from .errors import BackendUnavailableError, BundleError, EdgeLSTMError, InputError
+from .errors import BackendUnavailableError, BundleError, EdgeLSTMError, InputError, reason_of
 from .golden import Golden
 from .model import check_widths, replay
 from .notes import note
@@ -267,7 +267,7 @@ def _serve() -> None:
         except EdgeLSTMError as error:
             answer, body = _Answer((), type(error).__name__, str(error)[:8000]), b""
         except Exception as error:  # Whatever a library raises that nobody foresaw is about the file.
-            reason = " ".join(f"{type(error).__name__}: {error}".split())[:2000]
+            reason = reason_of(f"{type(error).__name__}: {error}")
             answer, body = _Answer((), "BundleError", f"{task.source}: cannot be run ({reason})"), b""
         answers.write(json.dumps(asdict(answer)).encode() + b"\n" + body)
         answers.flush()

@@ -16,12 +16,21 @@ ZOO: dict[str, Callable[[], Any]] = {}
 
 # Units where a weight changes the output by a jump: a rounding error can make any difference.
 DISCONTINUOUS = frozenset({"jumps"})
+# Those that the inner loop tries: a cell of each kind, one in the other, with a mask, with a head.
+FEW = ("tutorial_stacked", "simple_rnn", "gru_reset_before", "masking", "nested", "softmax_classifier")
 MASK_VALUE = {"masking": -10.0, "masking_last": 0.0}
 # Mean and deviation of the raw inputs of models that normalise inside.
 RAW_SCALE = {
     "normalization": ([1016.0, 0.01, -40.0], [10.0, 0.001, 15.0]),
     "rescaling": ([127.5, 180.0, -2.5], [90.0, 50.0, 5.0]),
 }
+
+
+def zoo_names() -> list[Any]:
+    """All names as a test's parameters, most of them marked slow."""
+    import pytest
+
+    return [pytest.param(name, marks=() if name in FEW else pytest.mark.slow) for name in ZOO]
 
 
 @cache

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...runtime.errors import EdgeLSTMError, InputError, UnsupportedModelError
+from ...runtime.errors import EdgeLSTMError, InputError, UnsupportedModelError, reason_of
 from . import old_weights, untrusted
 from .foreign import refused_file, refused_folder, refused_weights, refused_zip
 from .functions import keras2_functions, operations
@@ -154,7 +154,7 @@ def _hdf5(weights: Path, path: Path, mode: str = "r") -> Iterator[Any]:
     except EdgeLSTMError:
         raise
     except Exception as error:  # h5py raises OSError, RuntimeError, KeyError, ValueError and TypeError.
-        reason = " ".join(str(error).split())[:300]
+        reason = reason_of(error)
         raise InputError(f"{path}: is damaged or cut short ({reason}); {_COPY}") from error
 
 
@@ -243,13 +243,11 @@ def _guarded(path: Path, version: str, build: Callable[[Any], Any]) -> Any:
     except EdgeLSTMError:
         raise
     except Exception as error:
-        reason = " ".join(str(error).split())
+        reason = reason_of(error)
         if isinstance(error, (OSError, KeyError)) or ("layer" in reason.lower() and "weight" in reason):
-            raise InputError(
-                f"{path}: its weights are damaged or do not fit its layers ({reason[:300]}); {_COPY}"
-            ) from error
+            raise InputError(f"{path}: its weights are damaged or do not fit its layers ({reason}); {_COPY}") from error
         raise UnsupportedModelError(
-            f"{path}: Keras {keras.__version__} cannot rebuild this model of Keras {version} ({reason[:300]}); "
+            f"{path}: Keras {keras.__version__} cannot rebuild this model of Keras {version} ({reason}); "
             "build it in Python, call model.load_weights(...) with this file, and pass the keras.Model"
         ) from error
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ...runtime.errors import InputError, UnsupportedModelError
+from ...runtime.errors import InputError, UnsupportedModelError, reason_of
 from ...runtime.network import check_width
 from ...runtime.parity import compare
 from .call import SEQUENCE_HINT, Call
@@ -67,7 +67,7 @@ class KerasReference:
             except UnsupportedModelError:
                 raise
             except Exception as error:  # Whatever TensorFlow raises of a layer that looks at more than one timestep.
-                reason = " ".join(str(error).split())[-300:]
+                reason = reason_of(error)
                 raise UnsupportedModelError(
                     f'model "{self._model.name}": its layers cannot be called one after the other ({reason}); '
                     f"please report it with the model's summary, or {SEQUENCE_HINT}"
@@ -247,7 +247,7 @@ def _check_against_model(model: Any, walk: _Walk, xs: Floats, mask_value: float 
         whole = model if _is_float32(model) else _float32_model(model)
         expected = [_call(whole, np.repeat(x[None, :length], batch or 1, axis=0)) for length in lengths]
     except Exception as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = reason_of(error)
         raise UnsupportedModelError(f'model "{model.name}": Keras itself cannot call it ({reason})') from error
     ours = walk.run(x)
     # A Reshape at the end of the model is left out of the walk.

@@ -18,7 +18,7 @@ from ...runtime.archive import write_folder
 from ...runtime.backends import open_artifact
 from ...runtime.errors import BackendUnavailableError, BundleError, InputError, ParityError
 from ...runtime.golden import Golden
-from ...runtime.memory import state_bytes, windows_bytes
+from ...runtime.memory import c_tile, stream_bytes
 from ...runtime.model import replay as replay_stream
 from ...runtime.network import Network
 from ...runtime.parity import Parity, compare
@@ -40,8 +40,6 @@ if TYPE_CHECKING:
 # Every folder that this wrote has it, and only such a folder is replaced.
 _MARKER = ("engine/edgelstm.h", "a folder of C that edgelstm wrote")
 _SELF_TEST_STEPS = 200
-# Windows in flight that go through a layer together: each block of weights is read once for so many of them.
-_TOGETHER = 4
 # Words that C or C++ keep to themselves, and names that the generated files use.
 _RESERVED = frozenset(
     """
@@ -87,7 +85,7 @@ class CProject:
     @property
     def tile(self) -> int:
         """Streams, or windows in flight, that go through a layer together."""
-        return _tile(self.window)
+        return c_tile(self.window)
 
 
 def is_c_folder(path: Path) -> bool:
@@ -142,13 +140,14 @@ def export_c(
 
         source = read_keras(source)
     data = None if calibration is None else as_sequences(calibration, source.features)
+    xs, ys = _names("x", features, source.features), _names("y", outputs, source.outputs)
     proof, streaming = proof_for(source, data, streaming_of(source, carry, window, hop))
     golden, tolerance = proof.golden, proof.conditioning.tolerance(precision, min_snr)
     how = streaming.default
     described = native_step_file(source, precision, {"name": name})
     parity = tolerance.compare(_replayed(described, golden), golden.outputs)
     if not tolerance.met_by(parity):
-        shortfall = tolerance.shortfall(parity, _names("y", outputs, source.outputs))
+        shortfall = tolerance.shortfall(parity, ys)
         raise ParityError(
             f"{source.name}: c {precision} is not within tolerance of Keras, so nothing is written: {shortfall}"
         )
@@ -162,15 +161,15 @@ def export_c(
     least = min(tolerance.snr_db, plain - ALLOWANCE) if tolerance.probabilities else tolerance.snr_db
     engine = _engine(how)
     sources = [file for file in engine if file.endswith(".c")]
-    tile = _tile(how)
+    tile = c_tile(how)
     definitions = [f"EDGELSTM_TILE={tile}", *_not_needed(content)]
-    state = state_bytes(content, tile=1) if how is None else windows_bytes(content, how, tile=tile)
+    state = stream_bytes(content, how, tile=tile)
     written = {
         f"{name}.h": header(
             name,
             f"{name}: {source.name}, {precision}\n" + "\n".join(describe(source)),
-            _names("x", features, source.features),
-            _names("y", outputs, source.outputs),
+            xs,
+            ys,
             state,
             how,
         ),
@@ -194,10 +193,6 @@ def export_c(
     except OSError as error:
         raise BundleError(f"{where}: cannot be written ({error.strerror or error}); nothing was left there") from error
     return project
-
-
-def _tile(window: Window | None) -> int:
-    return 1 if window is None else min(window.in_flight, _TOGETHER)
 
 
 def _identifier(folder: Path) -> str:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ...runtime.errors import UnsupportedModelError
+from ...runtime.errors import UnsupportedModelError, reason_of
 from ...runtime.parity import compare
 from ..from_keras.ends import graph_of
 from ..from_keras.functions import keras2_functions
@@ -220,11 +220,12 @@ def _tflite_runner(content: bytes) -> Callable[[Sequence], npt.NDArray[Any]]:
 
 
 def _refused(model: Any, converter: str, reason: str) -> UnsupportedModelError:
-    first = " ".join(reason.split())[:400]
     remedy = "leave this format out"
     if model.inputs[0].shape[1] is None:
         remedy = f"build it with a fixed number of timesteps (Input((T, features))), or {remedy}"
-    return UnsupportedModelError(f"{model.name}: {converter} cannot make a sequence graph of it: {first}; {remedy}")
+    return UnsupportedModelError(
+        f"{model.name}: {converter} cannot make a sequence graph of it: {reason_of(reason)}; {remedy}"
+    )
 
 
 @contextmanager

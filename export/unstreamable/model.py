@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ...runtime.errors import UnsupportedModelError
+from ...runtime.errors import UnsupportedModelError, reason_of
 from ...runtime.golden import Golden
 from ..conditioning import PROBABILITIES
 from ..from_keras.ends import check_ends, check_input, graph_of
@@ -81,7 +81,7 @@ class UnstreamableModel:
         """Sequences of several lengths (of the only one, where the model takes but one), and Keras's outputs.
 
         Raises:
-            UnsupportedModelError: Keras's own outputs are not finite.
+            UnsupportedModelError: Keras itself cannot call the model, or its outputs are not finite.
         """
         from .converters import plain_model
 
@@ -92,13 +92,17 @@ class UnstreamableModel:
         starts = tuple(int(s) for s in np.cumsum([0, *lengths[:-1]]))
         # One graph for each length: step by step in Python, Keras takes longer than all else together. Call by call,
         # since a batch of sequences could hide what one does to the next.
-        calls = {length: called(model, (length, self.features)) for length in set(lengths)}
-        rows = [
-            calls[len(sequence)](sequence[None]).reshape(-1, self.outputs) for sequence in np.split(inputs, starts[1:])
-        ]
+        try:
+            calls = {length: called(model, (length, self.features)) for length in set(lengths)}
+            sequences = np.split(inputs, starts[1:])
+            rows = [calls[len(sequence)](sequence[None]).reshape(-1, self.outputs) for sequence in sequences]
+        except Exception as error:  # Keras raises whatever its layers raise.
+            raise UnsupportedModelError(f"{self.name}: Keras itself cannot call it ({reason_of(error)})") from error
         outputs = np.concatenate(rows)
         if not np.isfinite(outputs).all():
-            raise UnsupportedModelError(f"{self.name}: Keras itself gives outputs that are not finite")
+            raise UnsupportedModelError(
+                f"{self.name}: Keras itself gives outputs that are not finite; check its weights"
+            )
         return Golden(inputs, outputs, starts)
 
     def _inputs(self, steps: int) -> npt.NDArray[np.float32]:

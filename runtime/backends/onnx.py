@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import BackendUnavailableError, BundleError
+from ..errors import BackendUnavailableError, BundleError, reason_of
 from ..onnx_metadata import CHECKSUM_KEY, CHUNKS_KEY, check_seal
 from . import Float32Array
 
@@ -33,7 +33,7 @@ class OnnxArtifact:
             outputs = _widths(self._session.get_outputs())
             everything: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
         except Exception as error:  # onnxruntime's exceptions have no common root but this.
-            reason = " ".join(str(error).split())[:1000]
+            reason = reason_of(error)
             raise BundleError(f"{source}: this onnxruntime ({runtime.__version__}) cannot load it: {reason}") from error
         self.state_names = tuple(name for name in inputs if name != "x")
         expected = {"y": outputs.get("y"), **{f"{name}_next": inputs[name] for name in self.state_names}}
@@ -162,7 +162,7 @@ class OnnxSession:
         ys[...] = y[:, 0]
 
     def _failure(self, error: Exception) -> BundleError:
-        reason = " ".join(str(error).split())
+        reason = reason_of(error)
         return BundleError(f"{self._source}: onnxruntime failed ({reason}); the state is as it was")
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import BackendUnavailableError, BundleError
+from ..errors import BackendUnavailableError, BundleError, reason_of
 from ..tflite_metadata import METADATA_NAME, read_metadata
 from . import Float32Array
 
@@ -159,7 +159,7 @@ def _refusing(source: str) -> Generator[None]:
 
 
 def _reason(error: Exception) -> str:
-    text = " ".join(str(error).split())[:1000]
+    text = reason_of(error)
     return text if isinstance(error, ValueError | RuntimeError) and text else f"{type(error).__name__}: {text}"
 
 

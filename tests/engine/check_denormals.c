@@ -7,12 +7,10 @@
  * steps, chunks and fleets are compared to the last bit on such inputs, and the caller's floating-point environment must
  * be behind every call what it was before, with every rounding and every exception raised or let raise signals. */
 #include <fenv.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-#include "edgelstm.h"
+#include "check.h"
 
 #define ROUNDS 7
 #define PARTS 64       /* Of the way down. */
@@ -21,25 +19,8 @@
 
 uint32_t edgelstm_crc32(const unsigned char *bytes, size_t size);
 
-static const char *const kernels[] = {"avx512", "avx2", "neondot", "neon", "portable"};
+static const char *const kernels[] = KERNELS;
 static const float tiny[] = {1e-37f, 1e-39f, -1e-41f, 1e-45f};
-
-static void *aligned(size_t size) {
-    void *memory = NULL;
-    if (posix_memalign(&memory, EDGELSTM_ALIGNMENT, size)) exit(2);
-    return memory;
-}
-
-static unsigned char *read_file(const char *path, size_t *size) {
-    FILE *file = fopen(path, "rb");
-    if (file == NULL || fseek(file, 0, SEEK_END)) exit(2);
-    *size = (size_t)ftell(file);
-    rewind(file);
-    unsigned char *bytes = aligned(*size);
-    if (fread(bytes, 1, *size, file) != *size) exit(2);
-    fclose(file);
-    return bytes;
-}
 
 static edgelstm_state *new_state(const edgelstm_model *model, size_t streams) {
     const size_t size = edgelstm_state_size(model, streams);
@@ -229,7 +210,7 @@ int main(int count, char **arguments) {
     count -= unmeasured;
     if (count < 2) return 2;
     size_t size;
-    const unsigned char *file = read_file(arguments[1], &size);
+    const unsigned char *file = read_file(arguments[1], &size, 0);
     edgelstm_model model;
     if (edgelstm_open(&model, file, size)) return 2;
     const size_t features = edgelstm_features(&model), T = 12 * KINDS;

@@ -1,11 +1,9 @@
 /* check_errors MODEL.elm OTHER.elm: whatever is wrong with an argument has its error, and leaves the state as it was;
  * a file that is cut short or changed anywhere is refused. Returns 0, or says where it fails and returns 1. */
 #include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
-#include "edgelstm.h"
+#include "check.h"
 
 static int failures;
 
@@ -17,23 +15,6 @@ static int failures;
             failures++;                                                                                              \
         }                                                                                                            \
     } while (0)
-
-static void *aligned(size_t size) {
-    void *memory = NULL; /* No byte more than asked for, so that AddressSanitizer sees one too many. */
-    if (posix_memalign(&memory, EDGELSTM_ALIGNMENT, size)) exit(2);
-    return memory;
-}
-
-static unsigned char *read_file(const char *path, size_t *size) {
-    FILE *file = fopen(path, "rb");
-    if (file == NULL || fseek(file, 0, SEEK_END)) exit(2);
-    *size = (size_t)ftell(file);
-    rewind(file);
-    unsigned char *bytes = aligned(*size + 8); /* Room to move it, below. */
-    if (fread(bytes, 1, *size, file) != *size) exit(2);
-    fclose(file);
-    return bytes;
-}
 
 static void check_windows(const edgelstm_model *model, const edgelstm_model *other) {
     static edgelstm_model unopened;
@@ -154,7 +135,8 @@ int main(int count, char **arguments) {
     edgelstm_state *state, *others, *none;
     size_t size, other_size;
     if (count != 3) return 2;
-    unsigned char *file = read_file(arguments[1], &size), *second = read_file(arguments[2], &other_size);
+    unsigned char *file = read_file(arguments[1], &size, 8); /* Room to move it, below. */
+    unsigned char *second = read_file(arguments[2], &other_size, 0);
     const unsigned char *shifted = file + 4;
 
     EXPECT(EDGELSTM_NULL, edgelstm_open(NULL, file, size));

@@ -3,16 +3,14 @@
  * fleets, after a snapshot, after a seek and after refused inputs. Prints a line for each kernel and returns 0, or says
  * what differs and returns 1. GOLDEN.bin is what check_model takes; only its inputs are read. */
 #include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
-#include "edgelstm.h"
+#include "check.h"
 
 #define STREAMS 7
 #define SENTINEL 0x5a
 
-static const char *const kernels[] = {"avx512", "avx2", "neondot", "neon", "portable"};
+static const char *const kernels[] = KERNELS;
 static const size_t shapes[][2] = {{1, 1}, {1, 4}, {7, 1}, {7, 3}, {7, 7}, {5, 9}, {30, 1}, {30, 7}, {30, 45}};
 
 /* What is the same for one window and hop. `want` has what a replay answers at each timestep, `due` whether it should. */
@@ -25,23 +23,6 @@ typedef struct job {
     size_t count, features, outputs, window, hop;
     int partial;
 } job;
-
-static void *aligned(size_t size) {
-    void *memory = NULL; /* No byte more than asked for, so that AddressSanitizer sees one too many. */
-    if (posix_memalign(&memory, EDGELSTM_ALIGNMENT, size)) exit(2);
-    return memory;
-}
-
-static unsigned char *read_file(const char *path, size_t *size) {
-    FILE *file = fopen(path, "rb");
-    if (file == NULL || fseek(file, 0, SEEK_END)) exit(2);
-    *size = (size_t)ftell(file);
-    rewind(file);
-    unsigned char *bytes = aligned(*size);
-    if (fread(bytes, 1, *size, file) != *size) exit(2);
-    fclose(file);
-    return bytes;
-}
 
 static edgelstm_windows *new_windows(const job *j, size_t streams) {
     const size_t size = edgelstm_windows_size(j->model, streams, j->window, j->hop);
@@ -238,7 +219,7 @@ int main(int count, char **arguments) {
     edgelstm_model model;
     int status = 0;
     if (count < 3) return 2;
-    const unsigned char *file = read_file(arguments[1], &size), *golden = read_file(arguments[2], &golden_size);
+    const unsigned char *file = read_file(arguments[1], &size, 0), *golden = read_file(arguments[2], &golden_size, 0);
     memcpy(shape, golden, sizeof shape);
     float *xs = aligned(4 * (size_t)shape[0] * shape[1]);
     memcpy(xs, golden + 12, 4 * (size_t)shape[0] * shape[1]);

@@ -18,7 +18,7 @@ from edgelstm.runtime.memory import state_bytes, windows_bytes
 
 from tests.engine.models import NAMES, elm, inputs, network, precisions
 from tests.engine.toolchain import STRICT, compile_engine, language, link, require, run
-from tests.export.refused_models import REFUSED
+from tests.export.refused import REFUSED
 
 pytestmark = pytest.mark.slow
 # Models, precisions, and the window and hop by which they answer.

@@ -62,7 +62,7 @@ def test_at_the_edge_of_chaos_an_export_is_as_good_as_keras(tmp_path):
     assert load(bundle.path).verify().snr_db > 50
 
 
-@pytest.mark.parametrize("scale", [1.001, 1.5])
+@pytest.mark.parametrize("scale", [1.001, pytest.param(1.5, marks=pytest.mark.slow)])
 def test_a_wrong_file_is_refused_there_all_the_same(tmp_path, monkeypatch, scale):
     pack = writer.pack
     monkeypatch.setattr(writer, "pack", lambda shape, a, b, bias: pack(shape, a * scale, b * scale, bias))
@@ -71,6 +71,7 @@ def test_a_wrong_file_is_refused_there_all_the_same(tmp_path, monkeypatch, scale
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_chaotic_model_is_proved_as_far_as_float32_holds_it(tmp_path):
     path = tmp_path / "chaos.keras"
     recurrence(3.0).save(path)
@@ -85,6 +86,7 @@ def test_a_chaotic_model_is_proved_as_far_as_float32_holds_it(tmp_path):
     assert call("verify", tmp_path / "chaos.edge").status == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [None, 24])
 def test_cells_that_do_not_saturate_are_exported_without_calibration(tmp_path, steps):
     for activation in ("linear", "elu"):
@@ -97,6 +99,7 @@ def test_cells_that_do_not_saturate_are_exported_without_calibration(tmp_path, s
         assert snr_db(got, want) >= 100, activation
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", ["linear", "softmax", "sigmoid"])
 def test_relu_cells_behind_any_head_answer_as_on_their_windows(tmp_path, head):
     model = one_answer(30, "relu", head)

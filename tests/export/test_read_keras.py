@@ -13,7 +13,7 @@ from edgelstm.export.to_native import native_step_file
 from edgelstm.runtime import InputError, UnsupportedModelError
 
 from tests.export.interpreters import snr_db
-from tests.zoo import ZOO, zoo_inputs, zoo_model
+from tests.zoo import FEW, ZOO, zoo_inputs, zoo_model, zoo_names
 
 # In half precision Keras's own outputs are coarse.
 LEAST_SNR = {"mixed_float16": 35}
@@ -38,7 +38,7 @@ def outputs_of_keras(model, x: np.ndarray) -> np.ndarray:
     return np.atleast_2d(np.array(y)[0])
 
 
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("name", zoo_names())
 def test_steps_follow_the_whole_model(name):
     model, network = zoo_model(name), read_keras(zoo_model(name))
     fixed = model.inputs[0].shape[1]
@@ -60,7 +60,7 @@ def test_steps_follow_the_whole_model(name):
 # Those that are built in every way there is; what is in their layers is written in one way.
 IN_H5 = ("tutorial_deep", "functional", "nested", "stateful", "normalization")
 FILES = [
-    *((name, ".keras") for name in ZOO),
+    *(pytest.param(name, ".keras", marks=() if name in (*FEW, *IN_H5) else pytest.mark.slow) for name in ZOO),
     *(pytest.param(name, ".h5", marks=() if name in IN_H5 else pytest.mark.slow) for name in ZOO),
 ]
 

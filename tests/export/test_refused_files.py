@@ -422,7 +422,7 @@ def custom(path: Path) -> Any:
     return keras.models.load_model(path, custom_objects={"Peephole": Peephole}, compile=False)
 
 
-@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+@pytest.mark.parametrize("suffix", [pytest.param(".keras", marks=pytest.mark.slow), ".h5"])
 def test_a_custom_layer_is_named_and_can_be_passed(tmp_path, suffix):
     """In an `.h5` too, where a message once said to save the model again."""
     import keras

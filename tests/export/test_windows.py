@@ -46,6 +46,7 @@ def test_a_fixed_length_is_the_window():
     assert read_keras(keras.Sequential(stateful)).window is None
 
 
+@pytest.mark.slow
 def test_the_model_is_one_that_runs_away():
     """What the other tests rest on, by Keras alone."""
     free = runaway(None)
@@ -54,6 +55,7 @@ def test_the_model_is_one_that_runs_away():
     assert not beyond < 1e12
 
 
+@pytest.mark.slow
 def test_one_that_runs_away_streams_by_window_and_is_proved_so(tmp_path):
     model, xs = runaway(), waves(400)
     precisions = ["float32", "float16", "dynamic", "int16x8"]
@@ -102,14 +104,14 @@ def on_keras(model, xs: np.ndarray, window: int = WINDOW, hop: int = 1) -> np.nd
     ("name", "arguments", "mode", "window", "hop"),
     [
         ("tutorial_stacked", {}, "window", 3, 1),
-        ("tutorial_stacked", {"hop": 2}, "window", 3, 2),
+        pytest.param("tutorial_stacked", {"hop": 2}, "window", 3, 2, marks=pytest.mark.slow),
         ("tutorial_stacked", {"carry": True}, "carry", 3, 1),
-        ("tutorial_stacked", {"window": 5}, "window", 5, 1),
-        ("tutorial_stacked", {"window": 5, "carry": True}, "carry", 5, 1),
+        pytest.param("tutorial_stacked", {"window": 5}, "window", 5, 1, marks=pytest.mark.slow),
+        pytest.param("tutorial_stacked", {"window": 5, "carry": True}, "carry", 5, 1, marks=pytest.mark.slow),
         ("tutorial_sequence", {}, "carry", 3, 1),
-        ("tutorial_sequence", {"window": 3, "hop": 3}, "window", 3, 3),
-        ("gru", {}, "carry", None, 1),
-        ("gru", {"window": 7, "hop": 2}, "window", 7, 2),
+        pytest.param("tutorial_sequence", {"window": 3, "hop": 3}, "window", 3, 3, marks=pytest.mark.slow),
+        pytest.param("gru", {}, "carry", None, 1, marks=pytest.mark.slow),
+        pytest.param("gru", {"window": 7, "hop": 2}, "window", 7, 2, marks=pytest.mark.slow),
         ("masking_last", {"window": 4}, "window", 4, 1),
     ],
 )
@@ -154,6 +156,7 @@ def with_free_length(model, answers_at_every_timestep: bool = False):
     return free
 
 
+@pytest.mark.slow
 def test_the_distance_is_that_of_keras_from_itself(tmp_path):
     """A long memory, and windows shorter than it: what carrying changes is told as it is."""
     import keras
@@ -196,6 +199,7 @@ def test_a_hop_needs_a_window(tmp_path):
     export(model, tmp_path / "x.edge", formats=["native"], window=4, hop=2)
 
 
+@pytest.mark.slow
 def test_on_the_command_line(tmp_path):
     model, data = tmp_path / "x.keras", tmp_path / "x.csv"
     runaway().save(model)
@@ -223,6 +227,7 @@ def test_on_the_command_line(tmp_path):
     assert partial[WINDOW - 1 :] == done.out.splitlines()
 
 
+@pytest.mark.slow
 def test_carried_on_the_command_line_it_stops_before_it_prints_nonsense(tmp_path):
     model, data, state = tmp_path / "x.keras", tmp_path / "x.csv", tmp_path / "state"
     runaway().save(model)
@@ -238,6 +243,7 @@ def test_carried_on_the_command_line_it_stops_before_it_prints_nonsense(tmp_path
     assert call("run", tmp_path / "x.edge", data, "--window", WINDOW).status == 0
 
 
+@pytest.mark.slow
 def test_a_state_goes_on_in_the_middle_of_a_window(tmp_path):
     model, state = tmp_path / "x.keras", tmp_path / "state"
     runaway().save(model)

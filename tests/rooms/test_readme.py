@@ -69,7 +69,9 @@ def test_fleets(place, model):
     assert names["fleet"].steps(3) == 0
 
 
-@pytest.mark.parametrize("precision", ["float32", "int8", "int16x8"])
+@pytest.mark.parametrize(
+    "precision", ["float32", *(pytest.param(p, marks=pytest.mark.slow) for p in ("int8", "int16x8"))]
+)
 def test_litert_alone(place, model, precision):
     (code,) = (block for block in blocks("python") if "ai_edge_litert" in block)
     rng = np.random.default_rng(1)
@@ -92,6 +94,7 @@ def test_onnxruntime_alone(place, model):
     assert snr_db(np.array(answers), np.array(model(xs[None]))[0]) >= 100
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float32", "dynamic"])
 def test_javascript(place, model, precision):
     (code,) = blocks("js")

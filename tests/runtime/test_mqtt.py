@@ -117,7 +117,14 @@ def close(payloads: list[bytes], want: np.ndarray) -> bool:
     return bool(np.allclose(numbers(payloads), want, atol=2e-6))
 
 
-@pytest.mark.parametrize("options", [("--max-streams", 2), ("--idle", 0.1), ("--max-streams", 1, "--save-every", 2)])
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param(("--max-streams", 2), marks=pytest.mark.slow),
+        ("--idle", 0.1),
+        pytest.param(("--max-streams", 1, "--save-every", 2), marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("kept", [True, False])
 def test_streams_leave_memory_and_come_back(bundle, broker, peer, weights, xs, options, kept):
     state = ("--state", bundle.parent / "states") if kept else ()
@@ -133,7 +140,7 @@ def test_streams_leave_memory_and_come_back(bundle, broker, peer, weights, xs, o
         assert "has left" in served.said
 
 
-@pytest.mark.parametrize("killed", [False, True])
+@pytest.mark.parametrize("killed", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_windows_answer_when_they_are_due_and_go_on_after_a_restart(bundle, broker, peer, weights, xs, killed):
     """T = 4, hop = 3: answers to timesteps 3, 6, 9, 12; a repetition of one without an answer has none either."""
     options = ("--window", 4, "--hop", 3, "--state", bundle.parent / "states")
@@ -157,7 +164,7 @@ def test_windows_answer_when_they_are_due_and_go_on_after_a_restart(bundle, brok
     served.end()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_an_end_is_clean_and_states_survive_it(bundle, broker, peer, xs, expected, number):
     options = ("--state", bundle.parent / "states", "--status", "status/7", "--save-every", 1000)
     served = Served(bundle, broker.url, *options)
@@ -184,6 +191,7 @@ def test_the_last_will_says_that_it_was_killed(bundle, broker, peer):
     late.close()
 
 
+@pytest.mark.slow
 def test_the_broker_may_come_later_and_go(bundle, broker, xs, expected):
     broker.stop()
     served = Served(bundle, broker.url, "--state", bundle.parent / "states", ready=False)
@@ -213,6 +221,7 @@ def test_what_the_broker_keeps_for_newcomers_is_no_timestep(bundle, broker, peer
         assert served.counts()["ignored"] == 1
 
 
+@pytest.mark.slow
 def test_another_subscription_of_the_same_session(bundle, broker, peer, xs, expected):
     state = ("--state", bundle.parent / "states")
     Served(bundle, broker.url, *state).end()
@@ -225,6 +234,7 @@ def test_another_subscription_of_the_same_session(bundle, broker, peer, xs, expe
         assert served.counts() == {"messages": 1, "duplicates": 0, "malformed": 0, "ignored": 1}
 
 
+@pytest.mark.slow
 def test_a_state_folder_serves_one_process_and_one_model(bundle, broker, xs):
     state = ("--state", bundle.parent / "states")
     where = ("--mqtt", broker.url, "--subscribe", "plant/+/in", "--publish", "out/{1}")
@@ -256,6 +266,7 @@ def certificates(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_tls_certificates_and_credentials(bundle, xs, expected, certificates, tmp_path):
     require("mosquitto", "mosquitto_passwd")
     ca = certificates

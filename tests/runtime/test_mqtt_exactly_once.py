@@ -105,7 +105,7 @@ def saved_answers(folder: Path) -> int:
     return 0
 
 
-@pytest.mark.parametrize("sequences", [range(10, 15), [None] * 5])
+@pytest.mark.parametrize("sequences", [range(10, 15), pytest.param([None] * 5, marks=pytest.mark.slow)])
 def test_a_kill_after_the_save_and_before_the_acknowledgement(start, broker, xs, expected, sequences, tmp_path):
     served = start()
     first = []
@@ -123,7 +123,7 @@ def test_a_kill_after_the_save_and_before_the_acknowledgement(start, broker, xs,
         assert close(exchange(broker, message(xs[mid], sequences[mid]), mid + 1), expected[mid])
 
 
-@pytest.mark.parametrize("sequences", [range(10, 15), [None] * 5])
+@pytest.mark.parametrize("sequences", [range(10, 15), pytest.param([None] * 5, marks=pytest.mark.slow)])
 def test_a_kill_before_the_save(start, broker, xs, expected, sequences):
     served = start("--save-every", 1000)
     exchange(broker, message(xs[0], sequences[0]), 1)
@@ -140,7 +140,7 @@ def test_a_kill_before_the_save(start, broker, xs, expected, sequences):
     assert close(exchange(broker, message(xs[4], sequences[4]), 5), expected[4])
 
 
-@pytest.mark.parametrize("sequences", [range(3), [None] * 3])
+@pytest.mark.parametrize("sequences", [range(3), pytest.param([None] * 3, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("lost", ["the confirmation", "the acknowledgement"])
 def test_a_connection_lost_before(start, broker, xs, expected, sequences, lost):
     start()

@@ -246,6 +246,7 @@ def test_a_port_that_vanishes_leaves_no_answer_unpublished(bundle, broker, port,
     reader.close()
 
 
+@pytest.mark.slow
 def test_a_file_is_answered_on_a_topic_and_waits_for_the_broker(bundle, broker, xs, expected, tmp_path):
     # More than may wait at once, and than a pipe holds.
     many = np.concatenate([xs, np.random.default_rng(4).standard_normal((15_000, 3)).astype(np.float32)])

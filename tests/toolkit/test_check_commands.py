@@ -33,6 +33,7 @@ def test_golden_vectors_of_every_artifact(bundle):
     assert [check["artifact"] for check in only] == ["onnx float16"]
 
 
+@pytest.mark.slow
 def test_against_a_keras_file_on_other_data(bundle, keras_file, tmp_path):
     import keras
 

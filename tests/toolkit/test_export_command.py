@@ -143,6 +143,7 @@ def test_bad_calibration_data(keras_file, tmp_path, name, content, words):
     assert not (tmp_path / "x.edge").exists()
 
 
+@pytest.mark.slow
 def test_calibration_as_npy_npz_and_csv_gives_the_same_file(keras_file, recorded, tmp_path):
     rows = np.loadtxt(recorded, delimiter=",", skiprows=1, dtype=np.float32)[:, [3, 2, 0]]
     np.save(tmp_path / "cal.npy", rows)
@@ -215,6 +216,7 @@ def test_a_full_disk_leaves_nothing(keras_file, tmp_path):
 ENVIRONMENT = {"PYTHONDONTWRITEBYTECODE": "1", "TF_CPP_MIN_LOG_LEVEL": "3", "PATH": "/usr/bin:/bin"}
 
 
+@pytest.mark.slow
 def test_without_the_toolkit_s_packages(keras_file):
     """As on a device: the packages are there or not, and the message says which extra brings them."""
     code = (
@@ -274,6 +276,7 @@ def test_a_run_folder_needs_no_further_arguments(run, tmp_path):  # noqa: F811
     assert manifest.training["target"] == "a"
 
 
+@pytest.mark.slow
 def test_a_file_for_tflite_runtime_2_14_has_old_operators_only(keras_file, tmp_path):
     from ai_edge_litert import schema_py_generated as schema
 
@@ -341,18 +344,22 @@ def quick(keras_file, output, *more):
     return "export", keras_file, "-o", output, "--format", "native", *more
 
 
-def test_nothing_is_replaced_unless_asked_for(keras_file, tmp_path):
-    for output, more in ((tmp_path / "x.edge", ()), (tmp_path / "folder", ()), (tmp_path / "c", ("--format", "c"))):
-        assert call(*quick(keras_file, output, *more)).status == 0
-        before = {path: path.read_bytes() for path in [output, *output.rglob("*")] if path.is_file()}
-        done = call(*quick(keras_file, output, *more, "--min-snr", 90))
-        assert (done.status, done.out) == (2, "")
-        assert f"{output}: is there already; pass --overwrite, or choose another -o" in done.err
-        assert {path: path.read_bytes() for path in before} == before
-        # What the message says helps.
-        done = call(*quick(keras_file, output, *more, "--min-snr", 90, "--overwrite"))
-        assert done.status == 0, done.err
-        assert {path: path.read_bytes() for path in before} != before
+@pytest.mark.parametrize(
+    ("name", "more"), [("x.edge", ()), ("folder", ()), pytest.param("c", ("--format", "c"), marks=pytest.mark.slow)]
+)
+def test_nothing_is_replaced_unless_asked_for(keras_file, tmp_path, monkeypatch, name, more):
+    monkeypatch.setattr(shutil, "which", lambda name: None)  # What the compilers say of it is another test's.
+    output = tmp_path / name
+    assert call(*quick(keras_file, output, *more)).status == 0
+    before = {path: path.read_bytes() for path in [output, *output.rglob("*")] if path.is_file()}
+    done = call(*quick(keras_file, output, *more, "--min-snr", 90))
+    assert (done.status, done.out) == (2, "")
+    assert f"{output}: is there already; pass --overwrite, or choose another -o" in done.err
+    assert {path: path.read_bytes() for path in before} == before
+    # What the message says helps.
+    done = call(*quick(keras_file, output, *more, "--min-snr", 90, "--overwrite"))
+    assert done.status == 0, done.err
+    assert {path: path.read_bytes() for path in before} != before
 
 
 def test_what_is_no_bundle_is_never_replaced(keras_file, tmp_path):
@@ -370,12 +377,14 @@ def test_what_is_no_bundle_is_never_replaced(keras_file, tmp_path):
     assert notes.read_text() == "my notes"
 
 
+@pytest.mark.slow
 def test_in_python_a_bundle_is_replaced(keras_file, tmp_path):
     for name in ("first", "second"):
         export(keras_file, tmp_path / "x.edge", formats=["native"], name=name)
     assert load(tmp_path / "x.edge").name == "second"
 
 
+@pytest.mark.slow
 def test_a_damaged_bundle_can_be_written_again(keras_file, tmp_path):
     output = tmp_path / "x.edge"
     assert call(*quick(keras_file, output)).status == 0

@@ -46,6 +46,7 @@ def table(path: Path) -> np.ndarray:
     return np.loadtxt(path, delimiter=",", skiprows=1)
 
 
+@pytest.mark.slow
 def test_normalisation_knows_the_training_part_only(run, series_csv):
     import keras
 
