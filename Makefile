@@ -37,9 +37,10 @@ build-wheels: $(VENV)/.dev
 test-devices: build-wheels
 	$(BIN)/python -m pytest -n 2 -m devices
 
-# What make test does for 20 seconds.
+# What make test does for seconds: the engine with sanitizers, and what Python reads.
+EDGELSTM_FUZZ_SECONDS ?= 600
 fuzz: $(VENV)/.dev
-	EDGELSTM_FUZZ_SECONDS=600 $(BIN)/python -m pytest tests/engine/test_fuzz.py -s
+	EDGELSTM_FUZZ_SECONDS=$(EDGELSTM_FUZZ_SECONDS) $(BIN)/python -m pytest tests/engine/test_fuzz.py tests/attacks/test_fuzz.py -s
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
