@@ -4,7 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 LEGACY := .venv-tflite-runtime
 LOWEST := .venv-lowest
-LOWEST_TESTS := $(addprefix tests/export/test_,keras2.py keras_files.py read_keras.py untrusted.py onnx.py tflite.py zoo.py)
+LOWEST_TESTS := $(addprefix tests/export/test_,keras2.py keras_files.py read_keras.py untrusted.py onnx.py tflite.py zoo.py) \
+	tests/attacks/test_artifacts.py
 # Whole files to each worker, which share their models, in the order of tests/conftest.py.
 BY_FILE := --dist loadfile --no-loadscope-reorder
 # What the extension module is built from: an editable install does not see that these have changed.
