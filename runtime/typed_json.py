@@ -86,6 +86,8 @@ def _of(kind: Any, value: object, where: str) -> Any:
     if type(value) is not kind:
         names = {list: "a list", dict: "an object", str: "a text", int: "a whole number", bool: "true or false"}
         raise ValueError(f"{where} is {_named(value)}, not {names.get(kind, kind.__name__)}")
+    if isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
+        raise ValueError(f"{where} is {_named(value)}, which is half of a character and cannot be written")
     return value
 
 

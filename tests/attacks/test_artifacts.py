@@ -217,3 +217,11 @@ def test_where_no_process_can_be_the_file_is_said_to_be_trusted(bundle, python, 
     assert done.returncode == 0
     assert "is opened without a process of its own (" in done.stderr
     assert "so it is trusted as code is" in done.stderr
+
+
+def test_a_name_that_no_terminal_can_be_given(edited):
+    path = edited(lambda manifest: manifest.update(name="\ud800"))
+    for command in ("inspect", "verify", "run"):
+        done = call(command, path)
+        assert done.returncode == 2
+        assert "which is half of a character and cannot be written" in done.stderr

@@ -61,6 +61,7 @@ def test_manifests(parts):
         changed = json.dumps(rearranged(value, rng)).encode() if rng.random() < 0.7 else damaged(content, rng)
         manifest = Manifest.from_bytes(changed, "m.edge")
         assert Manifest.from_bytes(manifest.to_bytes(), "again") == manifest
+        assert "\n".join((manifest.name, *manifest.features, *manifest.outputs, *manifest.layers)).encode()
 
     assert fuzz(case) > 0
 
