@@ -1,4 +1,4 @@
-"""Reading and writing what a bundle is kept in: an uncompressed zip, or a folder. Whole or not at all.
+"""Reading what a bundle is kept in, an uncompressed zip or a folder, and writing files whole or not at all.
 
 Modules of the standard library that only some calls need are imported there: a device's program that loads one model
 and steps it should start at once.
@@ -12,6 +12,7 @@ from pathlib import Path
 
 from .durable import open_regular, read_regular
 from .errors import BundleError
+from .folder import write_folder as write_folder  # Bundles are written with it or the two here.
 
 
 def zipped(content: Mapping[str, bytes]) -> bytes:
@@ -25,37 +26,6 @@ def zipped(content: Mapping[str, bytes]) -> bytes:
             info.external_attr = 0o644 << 16
             archive.writestr(info, data)
     return buffer.getvalue()
-
-
-def write_folder(where: Path, content: Mapping[str, bytes], marker: str, what: str) -> None:
-    """Write a folder whole or not at all, in place of one that holds a file called `marker`, or of an empty one.
-
-    `what` it is goes into the error.
-
-    Raises:
-        BundleError: something else is there; it is left alone.
-        OSError: the folder cannot be written.
-    """
-    import shutil
-    import tempfile
-
-    if where.exists() and not (where / marker).is_file() and (not where.is_dir() or any(where.iterdir())):
-        raise BundleError(f"{where}: exists and is not {what}; choose another output or remove it")
-    temporary = Path(tempfile.mkdtemp(prefix=f".{where.name}.", dir=where.absolute().parent))
-    try:
-        for name, data in content.items():
-            (temporary / name).parent.mkdir(parents=True, exist_ok=True)
-            (temporary / name).write_bytes(data)
-        temporary.chmod(0o755)
-        if where.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{where.name}.", dir=where.absolute().parent))
-            where.rename(old / "old")
-            temporary.rename(where)
-            shutil.rmtree(old)
-        else:
-            temporary.rename(where)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def members(where: Path) -> list[tuple[str, int]]:

@@ -14,9 +14,13 @@ from pathlib import Path
 from .archive import members, read_member, write_folder, zipped
 from .durable import open_regular, replacing
 from .errors import BundleError
+from .folder import replacing_folder, standing_in
 from .golden import Golden
 from .manifest import MANIFEST, MAX_MANIFEST_BYTES, File, Manifest
 from .signature import MAX_SIGNATURE_BYTES, SIGNATURE, check_signature, required_signers
+
+# In a folder, the manifest's SHA-256 as `sha256sum` writes it; in a zip, the zip's own check covers the manifest.
+_SUM = f"{MANIFEST}.sha256"
 
 
 @dataclass(frozen=True)
@@ -46,11 +50,12 @@ class Bundle:
             BundleError: there is no bundle at `path`, or it is damaged, forged, unsigned where it must be signed, or
                 of a later version.
         """
-        where = Path(path)
+        where = standing_in(Path(path))
         if not where.exists():
             raise BundleError(f"{where}: no such file or folder")
         signers = required_signers(allowed_signers)
         content = read_member(where, MANIFEST, MAX_MANIFEST_BYTES)
+        _check_sum(where, content)
         signer = None
         if signers is not None:
             signer = check_signature(content, _read_signature(where), signers, str(where))
@@ -79,7 +84,7 @@ class Bundle:
 
 def read_manifest(path: str | os.PathLike[str]) -> bytes:
     """The bytes of a bundle's manifest, which are what is signed."""
-    return read_member(Path(path), MANIFEST, MAX_MANIFEST_BYTES)
+    return read_member(standing_in(Path(path)), MANIFEST, MAX_MANIFEST_BYTES)
 
 
 def add_signature(path: str | os.PathLike[str], manifest: bytes, signature: bytes) -> None:
@@ -88,13 +93,16 @@ def add_signature(path: str | os.PathLike[str], manifest: bytes, signature: byte
     Raises:
         BundleError: `path` is no bundle, or cannot be written.
     """
-    where = Path(path)
+    import shutil
+
+    where = standing_in(Path(path))
     try:
         if where.is_dir():
-            (where / SIGNATURE).unlink(missing_ok=True)  # A cut leaves a bundle that is not signed.
-            for name, data in ((MANIFEST, manifest), (SIGNATURE, signature)):
-                with replacing(where / name) as temporary:
-                    temporary.write_bytes(data)
+            with replacing_folder(where, MANIFEST, "a bundle") as temporary:
+                shutil.copytree(where, temporary, symlinks=True, dirs_exist_ok=True)
+                (temporary / MANIFEST).write_bytes(manifest)
+                (temporary / _SUM).write_bytes(_sum(manifest))
+                (temporary / SIGNATURE).write_bytes(signature)
             return
         content = {name: read_member(where, name, size) for name, size in members(where)}
         first = {MANIFEST: manifest, SIGNATURE: signature}
@@ -140,7 +148,7 @@ def write_bundle(path: str | os.PathLike[str], manifest: Manifest, files: Mappin
             with replacing(where) as temporary:
                 temporary.write_bytes(zipped(content))
         else:
-            write_folder(where, content, MANIFEST, "a bundle")
+            write_folder(where, {**content, _SUM: _sum(content[MANIFEST])}, MANIFEST, "a bundle")
     except OSError as error:
         raise BundleError(f"{where}: cannot be written ({error.strerror or error}); nothing was left there") from error
     return Bundle(where, manifest)
@@ -151,3 +159,18 @@ def _read_signature(where: Path) -> bytes | None:
     if not where.is_dir():
         names = {name for name, _ in members(where)}
     return read_member(where, SIGNATURE, MAX_SIGNATURE_BYTES) if SIGNATURE in names else None
+
+
+def _sum(manifest: bytes) -> bytes:
+    import hashlib
+
+    return f"{hashlib.sha256(manifest).hexdigest()}  {MANIFEST}\n".encode()
+
+
+def _check_sum(where: Path, manifest: bytes) -> None:
+    """Check the manifest of a folder; where its sum is not there, the folder is of other hands, and it has none."""
+    if where.is_dir() and os.path.lexists(where / _SUM) and read_member(where, _SUM, 1000) != _sum(manifest):
+        raise BundleError(
+            f"{where}: {MANIFEST} is not the file that was exported (its SHA-256 differs); copy the bundle again or "
+            "export it again"
+        )

@@ -12,6 +12,7 @@ from . import inspect_command, run_command, verify_command
 from .completion import PRINT_COMPLETION, add_completion, print_completion
 from .errors import InputError
 from .failures import CommandParser, guarded, nearest, wants_json
+from .mqtt import streams_command
 
 
 class Command(Protocol):
@@ -28,7 +29,7 @@ class Command(Protocol):
         ...
 
 
-COMMANDS = {"run": run_command, "verify": verify_command, "inspect": inspect_command}
+COMMANDS = {"run": run_command, "verify": verify_command, "inspect": inspect_command, "streams": streams_command}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

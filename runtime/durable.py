@@ -10,6 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from .folder import sync_folder
+
 
 def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
     """Open a file for reading; what is none, such as a named pipe, is refused instead of waited for.
@@ -151,15 +153,6 @@ class OwnedFile:
                 raise
             self._handle = handle
             return content
-
-
-def sync_folder(folder: Path) -> None:
-    """Have what became of a folder's names reach the disk."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _real(path: Path) -> Path:

@@ -21,6 +21,10 @@ COMMANDS = {
         "show layers, states, artifacts and parity of a bundle, an artifact or a Keras file",
     ),
     "run": ("..runtime.run_command", "stream timesteps from a file or standard input through a model"),
+    "streams": (
+        "..runtime.mqtt.streams_command",
+        "list the topics whose streams a service on MQTT keeps, or drop some",
+    ),
     "bench": (".bench_command", "measure latency, throughput and memory, beside the interpreters' own calls"),
     "sign": (".sign_command", "sign a bundle with an SSH key, for boards that open nothing unsigned"),
     "devices": (".devices_command", "list the devices that are known, with the source of every figure"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..runtime.errors import InputError
+from ..runtime.folder import replacing_folder, standing_in
 from ..runtime.streaming import CARRY
 
 VERSION = 1
@@ -107,7 +107,7 @@ def read_run_folder(path: str | Path) -> RunFolder:
     Raises:
         InputError: it is none, incomplete, damaged or of a later version.
     """
-    folder = Path(path)
+    folder = standing_in(Path(path))
     try:
         raw = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
         version = raw.pop("version")
@@ -155,8 +155,7 @@ def write_run_folder(
     path = run.path
     description = {key: value for key, value in asdict(run).items() if key not in ("path", "metrics")}
     try:
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.absolute().parent))
-        try:
+        with replacing_folder(path, DESCRIPTION, "a folder that `edgelstm train` wrote") as temporary:
             model.save(temporary / MODEL)
             np.savez(temporary / CALIBRATION, sequences=calibration)
             text = json.dumps({"version": VERSION, **description}, indent=1)
@@ -165,13 +164,6 @@ def write_run_folder(
             rows = zip(*history.values(), strict=True)
             lines = [",".join(["epoch", *history]), *(f"{i},{','.join(map(str, r))}" for i, r in enumerate(rows, 1))]
             (temporary / HISTORY).write_text("\n".join(lines) + "\n", encoding="utf-8")
-            temporary.chmod(0o755)
-            if path.exists():
-                path.rename(temporary.with_suffix(".old"))
-            temporary.rename(path)
-            shutil.rmtree(temporary.with_suffix(".old"), ignore_errors=True)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror or error}); nothing was left there") from error
     return run

@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ...runtime import elm
-from ...runtime.archive import write_folder
 from ...runtime.backends import open_artifact
 from ...runtime.errors import BackendUnavailableError, BundleError, InputError, ParityError
+from ...runtime.folder import write_folder
 from ...runtime.golden import Golden
 from ...runtime.memory import c_tile, stream_bytes
 from ...runtime.model import replay as replay_stream

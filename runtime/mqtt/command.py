@@ -16,9 +16,10 @@ from ..notes import note
 from ..run_command import carried_note, streaming_settings
 from .broker import broker
 from .connection import Connection
+from .options import MOST_TOPICS
 from .payload import PayloadReader
 from .publisher import Publisher
-from .service import Service, Topics
+from .service import Keeping, Service, Topics
 from .store import StreamStore
 from .topics import Subscription, TopicTemplate
 
@@ -44,7 +45,9 @@ def serve(args: argparse.Namespace) -> int:
     with ExitStack() as stack:
         stop = stack.enter_context(interrupts())
         settings = streaming_settings(args)
-        store = StreamStore(lambda: model.stream(**settings), args.state, args.max_streams or 10000)
+        store = StreamStore(
+            lambda: model.stream(**settings), args.state, args.max_streams or 10000, args.max_topics or MOST_TOPICS
+        )
         stack.callback(store.close)
         connection = Connection(
             address,
@@ -57,8 +60,9 @@ def serve(args: argparse.Namespace) -> int:
         )
         _say(args, model)
         idle = 600.0 if args.idle is None else args.idle
+        keeping = Keeping(idle, args.forget_after, args.save_every or 0.0, args.sequence_reset)
         heartbeat = stack.enter_context(Heartbeat(args.report, {"model": model.name, "backend": model.backend}))
-        service = Service(store, connection, topics, reader, idle, args.save_every or 0.0, heartbeat)
+        service = Service(store, connection, topics, reader, keeping, heartbeat)
         service.run(stop)
         counts = vars(service.counts)
     if args.json:

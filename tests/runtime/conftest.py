@@ -14,6 +14,9 @@ from edgelstm.runtime.manifest import Artifact, File
 from edgelstm.runtime.network import LSTM, Dense, Network
 from edgelstm.runtime.parity import Parity
 
+from tests.runtime.scripted_broker import ScriptedBroker
+from tests.runtime.served import Served
+
 FEATURES, UNITS, OUTPUTS = 3, 5, 2
 
 
@@ -129,3 +132,26 @@ def edited(parts, tmp_path):
         return path
 
     return write
+
+
+@pytest.fixture
+def broker():
+    made = ScriptedBroker()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def start(bundle, broker, tmp_path):
+    """Start the service, on the same state each time, and take its connection."""
+    running: list[Served] = []
+
+    def run(*options: object, session_present: bool = False) -> Served:
+        served = Served(bundle, broker.url, "--state", tmp_path / "states", *options, ready=False)
+        running.append(served)
+        broker.accept(session_present)
+        return served
+
+    yield run
+    for served in running:
+        served.kill()

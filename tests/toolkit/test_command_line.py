@@ -40,6 +40,7 @@ NOT_THERE = {
     "verify": ("model.edge",),
     "inspect": ("model.edge",),
     "run": ("model.edge",),
+    "streams": ("pump.streams",),
     "bench": ("model.edge",),
     "sign": ("model.edge", "--key", "key"),
     "devices": ("nothing-of-this-name",),
@@ -70,7 +71,8 @@ def test_bad_usage_fails_with_an_object(command):
 
 @pytest.mark.parametrize("command", runtime_cli.COMMANDS)
 def test_on_a_device_too(command, tmp_path):
-    assert failure(run(command, tmp_path / "x.edge", "--json"))["type"] == "BundleError"
+    of_no_bundle = "InputError" if command == "streams" else "BundleError"
+    assert failure(run(command, tmp_path / "x.edge", "--json"))["type"] == of_no_bundle
     assert failure(run(command, "--json"))["type"] == "UsageError"
 
 
