@@ -10,8 +10,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from .folder import sync_folder
-
 
 def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
     """Open a file for reading; what is none, such as a named pipe, is refused instead of waited for.
@@ -153,6 +151,22 @@ class OwnedFile:
                 raise
             self._handle = handle
             return content
+
+
+def sync_folder(folder: Path) -> None:
+    """Have what became of a folder's names reach the disk.
+
+    Raises:
+        OSError: it did not.
+    """
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # Filesystems that have nothing of the kind.
+            raise
+    finally:
+        os.close(handle)
 
 
 def _real(path: Path) -> Path:

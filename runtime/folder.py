@@ -15,6 +15,7 @@ from collections.abc import Generator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from .durable import sync_folder
 from .errors import BundleError
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
@@ -73,22 +74,6 @@ def standing_in(where: Path) -> Path:
     """Where a folder is: there, or, where it is being replaced or that was cut off, under the name it has meanwhile."""
     earlier = _earlier(Path(os.path.realpath(where)))
     return earlier if not where.exists() and earlier.is_dir() else where
-
-
-def sync_folder(folder: Path) -> None:
-    """Have what became of a folder's names reach the disk.
-
-    Raises:
-        OSError: it did not.
-    """
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # Filesystems that have nothing of the kind.
-            raise
-    finally:
-        os.close(handle)
 
 
 def _earlier(place: Path) -> Path:

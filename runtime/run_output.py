@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
+from .durable import sync_folder
 from .errors import InputError
-from .folder import sync_folder
 from .notes import note
 from .run_state import Mark
 

@@ -15,8 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import cast
 
+from ..durable import sync_folder
 from ..errors import InputError
-from ..folder import sync_folder
 from ..notes import note
 
 _SAVES = struct.Struct("<Q8s")

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..folder import sync_folder
+from ..durable import sync_folder
 from .row import Row, Text, Whole, added, answers_from, answers_text, check, is_topics, number
 from .schema import BROKEN, COLUMNS, FILE, Shape, connect, create, read_settings, shape
 
