@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,7 @@ import numpy.typing as npt
 from .backends import Float32Array, Opened, Session, StreamGroup
 from .errors import InputError
 from .snapshot import Snapshot
-from .stream import first_not_finite, numbers
+from .stream import check_out, first_not_finite, is_masked, numbers
 from .streaming import Window
 from .windows import Windows
 
@@ -40,6 +40,7 @@ class Fleet:
     ) -> None:
         if not 1 <= streams <= MAX_STREAMS:
             raise InputError(f"{name}: a fleet has at least 1 stream, and {MAX_STREAMS:,} at most, not {streams}")
+        self._opened = opened
         self._features, self._outputs = opened.features, opened.outputs
         self._fingerprint = fingerprint
         self._name = name
@@ -95,19 +96,23 @@ class Fleet:
             raise InputError(f"{self._name}: row {bad[0]}: {bad[1]}; no stream was stepped")
         if out is None:
             out = np.empty((count, self._outputs), np.float32)
-        elif out.shape != (count, self._outputs) or out.dtype != np.float32 or not out.flags.carray:
-            raise InputError(
-                f"{self._name}: out must be a writable, C-contiguous float32 array of shape ({count}, {self._outputs})"
-            )
+        else:
+            check_out(out, (count, self._outputs), self._name, contiguous=True)
+        # Whatever needs memory comes before the timestep.
+        answers = out.view(np.ndarray)
         if self._windows is not None:
             due = np.zeros(count, np.bool_)
-            self._windows.fleet_step(rows, out, due, which)
+            self._windows.fleet_step(rows, answers, due, which)
             self.due = due
             return out
-        self._streams.step(rows, out, which)
-        self._steps[slice(None) if which is None else which] += 1
-        if len(self.due) != count:
-            self.due = np.ones(count, np.bool_)
+        due = self.due if len(self.due) == count else np.ones(count, np.bool_)
+        steps = (self._steps if which is None else self._steps[which]) + 1
+        self._streams.step(rows, answers, which)
+        if which is None:
+            self._steps = steps
+        else:
+            self._steps[which] = steps
+        self.due = due
         return out
 
     def steps(self, index: int) -> int:
@@ -152,6 +157,23 @@ class Fleet:
         self._streams.restore(at, given.states)
         self._steps[at] = given.steps
 
+    def __copy__(self) -> Fleet:
+        """Another fleet, with states of its own, each stream at the same timestep of the same sequence."""
+        other = Fleet(self._opened, len(self), self._fingerprint, self._name, self.window, self._named)
+        for index in range(len(self)):
+            other.restore(index, self.snapshot(index))
+        other.due = self.due.copy()
+        return other
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Fleet:
+        return self.__copy__()
+
+    def __reduce__(self) -> NoReturn:
+        raise InputError(
+            f"{self._name}: a fleet does not pickle; pickle its model and its streams' snapshot(i), and restore these "
+            "into a fleet of the model"
+        )
+
     @property
     def _streams(self) -> StreamGroup:
         assert self._group is not None
@@ -159,6 +181,8 @@ class Fleet:
 
     def _indices(self, indices: npt.ArrayLike) -> npt.NDArray[np.uintp]:
         given = np.asarray(indices)
+        if is_masked(indices):
+            raise InputError(f"{self._name}: streams are named by a list of whole numbers, not by a masked array")
         if given.ndim != 1 or (given.dtype.kind not in "iu" and given.size):
             raise InputError(f"{self._name}: streams are named by a list of whole numbers")
         if given.size and (given.min() < 0 or given.max() >= len(self)):
@@ -173,13 +197,20 @@ class _OneByOne:
         self._sessions: list[Session] = [opened.session() for _ in range(streams)]
 
     def step(self, xs: Float32Array, ys: Float32Array, indices: npt.NDArray[np.uintp] | None) -> None:
-        """One timestep of each."""
+        """One timestep of each; if one raises, the states of all are as they were."""
         which = range(len(self._sessions)) if indices is None else indices.tolist()
-        for x, y, index in zip(xs, ys, which, strict=True):
-            session = self._sessions[index]
-            session.x[...] = x
-            session.advance()
-            y[...] = session.y
+        before: list[tuple[Session, list[npt.NDArray[Any]]]] = []
+        try:
+            for x, y, index in zip(xs, ys, which, strict=True):
+                session = self._sessions[index]
+                session.x[...] = x
+                before.append((session, session.states()))
+                session.advance()
+                y[...] = session.y
+        except BaseException:
+            for session, states in before:
+                session.restore(states)
+            raise
 
     def reset(self, index: int) -> None:
         """One stream back to zero state."""

@@ -214,8 +214,7 @@ def load_artifact(bundle: Bundle, artifact: Artifact, backend: str) -> Model:
     source = f"{bundle.path}: {artifact.file}"
     manifest = bundle.manifest
     opened = open_artifact(backend, content, source)
-    if (opened.features, opened.outputs) != (len(manifest.features), len(manifest.outputs)):
-        raise BundleError(f"{source}: its widths are not those that the manifest gives")
+    check_widths(opened, len(manifest.features), len(manifest.outputs), source)
     return Model(
         manifest.name,
         manifest.features,
@@ -233,6 +232,12 @@ def load_artifact(bundle: Bundle, artifact: Artifact, backend: str) -> Model:
         bundle.golden(),
         manifest.tolerance(artifact),
     )
+
+
+def check_widths(opened: Opened, features: int, outputs: int, source: str) -> None:
+    """Raise `BundleError` unless an artifact is as wide as its bundle says."""
+    if (opened.features, opened.outputs) != (features, outputs):
+        raise BundleError(f"{source}: its widths are not those that the manifest gives")
 
 
 def _candidates(bundle: Bundle, backend: str, precision: str | None) -> list[tuple[str, Artifact]]:

@@ -152,7 +152,8 @@ static void state_dealloc(State *self) {
 
 int enter(int *busy) {
     if (*busy) {
-        PyErr_SetString(Misuse, "the stream or fleet is in use by another thread; give each thread its own");
+        PyErr_SetString(Misuse, "the stream or fleet is in use by another thread, or was when this process was forked; "
+                                "give each thread and each process its own");
         return 0;
     }
     *busy = 1;
@@ -191,7 +192,8 @@ static PyObject *state_step(State *self, PyObject *const *args, Py_ssize_t count
     }
     if (out == Py_None) out = NULL;
     x = args[0];
-    const float *from = data_of(x, 1, 0, self->features, 0);
+    /* A subclass of arrays may mean something else by its data, as a masked array does. */
+    const float *from = PyArray_CheckExact(x) ? data_of(x, 1, 0, self->features, 0) : NULL;
     if (from == NULL) return call_otherwise(self, x, out);
     PyObject *answer = out;
     float *to;
@@ -200,7 +202,7 @@ static PyObject *state_step(State *self, PyObject *const *args, Py_ssize_t count
         if (answer == NULL) return NULL;
         to = (float *)PyArray_DATA((PyArrayObject *)answer);
     } else {
-        to = data_of(out, 1, 0, self->outputs, 1);
+        to = PyArray_CheckExact(out) ? data_of(out, 1, 0, self->outputs, 1) : NULL;
         if (to == NULL) return call_otherwise(self, x, out);
         Py_INCREF(answer);
     }

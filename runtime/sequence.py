@@ -43,7 +43,9 @@ def _tflite(content: bytes, source: str, sequences: list[Float32Array]) -> list[
             interpreter.set_tensor(x["index"], batch)
             interpreter.invoke()
             answers.append(_rows(interpreter.get_tensor(y["index"])))
-    except (ValueError, RuntimeError) as error:
+    except BackendUnavailableError:
+        raise
+    except Exception as error:  # Runtimes' exceptions at a file that is damaged have no common root.
         raise BundleError(f"{source}: cannot be run ({reason_of(error)})") from error
     return answers
 
@@ -57,7 +59,7 @@ def _onnx(content: bytes, source: str, sequences: list[Float32Array]) -> list[Fl
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4
     try:
-        session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"], enable_fallback=0)
         return [_rows(session.run(["y"], {"x": sequence[None]})[0]) for sequence in sequences]
     except Exception as error:  # onnxruntime's exceptions have no common root but this.
         raise BundleError(f"{source}: cannot be run ({reason_of(error)})") from error

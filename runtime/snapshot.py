@@ -21,6 +21,7 @@ _MAGIC, _VERSION = b"EDGESTRM", 2
 # What may stand behind a snapshot: a note of whoever keeps it; then its length, its CRC-32 and this.
 _NOTE = struct.Struct("<II8s")
 _NOTE_MAGIC = b"EDGENOTE"
+_MOST_STEPS = 2**62  # As far as the engine counts from: FURTHEST_SEEK in window.c.
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,9 @@ class Snapshot:
         Raises:
             InputError: it is damaged, of another model or artifact, or of a stream that answers otherwise.
         """
+        if not isinstance(content, bytes | bytearray | memoryview):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InputError(f"{name}: a snapshot is bytes, not {type(content).__name__}")
+        content = bytes(content)
         if len(content) < _HEADER.size + 4 or content[:8] != _MAGIC:
             raise InputError(f"{name}: not a stream's snapshot")
         content, _ = split_note(content)
@@ -90,7 +94,9 @@ class Snapshot:
         body = content[_HEADER.size : -4]
         width = 4 * features
         expected_held = 0 if window is None else min(steps, window.timesteps)
-        if steps >= 2**63 or held != expected_held or len(body) != held * width + sum(t.nbytes for t in templates):
+        if steps > _MOST_STEPS:
+            raise InputError(f"{name}: the snapshot is of {steps} timesteps, which no stream has taken")
+        if held != expected_held or len(body) != held * width + sum(t.nbytes for t in templates):
             raise InputError(f"{name}: the snapshot has the wrong size")
         recent = np.frombuffer(body, np.float32, held * features).reshape(held, features).copy()
         at, states = held * width, list[npt.NDArray[Any]]()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+import sys
 import warnings
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +39,7 @@ class Stream:
     ) -> None:
         session = opened.session()
         self.window = window
+        self._opened = opened
         self._session = session
         self._fingerprint = fingerprint
         self._name = name
@@ -86,18 +88,20 @@ class Stream:
             bad = True
         if bad:
             raise _bad_timestep(self._name, self.steps, buffer)
-        if out is not None and (out.shape != self._out_shape or out.dtype != _FLOAT32):
-            raise _bad_out(self._name, self._out_shape, out)
+        # Whatever can fail comes before the timestep: what is written to, and the memory of a new answer.
+        if out is None:
+            answer = self._answer()
+        else:
+            check_out(out, self._out_shape, self._name)
+            answer = out
         if self._windows is not None:
             if not self._windows.step(buffer, self._y):
                 return None
         else:
             self._advance()
             self._steps += 1
-        if out is None:
-            return self._answer()
-        out[...] = self._y
-        return out
+        answer[...] = self._y
+        return answer
 
     def run(self, xs: npt.ArrayLike) -> Float32Array:
         """A chunk of timesteps: the same numbers as as many steps.
@@ -116,10 +120,10 @@ class Stream:
         chunk = self._chunk(xs)
         if self._windows is not None:
             due = len(self._windows.window.due(self.steps, self.steps + len(chunk)))
-            ys = np.empty((due, *self._out_shape), np.float32)
+            ys = self._room(due)
             self._windows.run(chunk, ys)
             return ys
-        ys = np.empty((len(chunk), *self._out_shape), np.float32)
+        ys = self._room(len(chunk))
         saved, steps = self._session.states(), self.steps
         try:
             self._session.run(chunk, ys)
@@ -134,7 +138,7 @@ class Stream:
         """The backend checks the values itself, and takes all timesteps or none."""
         fits = type(xs) is np.ndarray and xs.dtype is _FLOAT32 and xs.ndim == 2 and xs.shape[1:] == self._shape
         chunk = cast(Float32Array, xs) if fits and cast(Float32Array, xs).flags.carray else self._chunk(xs)
-        ys = np.empty((len(chunk), *self._out_shape), np.float32)
+        ys = self._room(len(chunk))
         try:
             self._session.run(chunk, ys)
         except ValueError:
@@ -198,15 +202,39 @@ class Stream:
         self._session.restore(given.states)
         self._set_steps(given.steps)
 
+    def __copy__(self) -> Stream:
+        """Another stream, with a state of its own, at the same timestep of the same sequence."""
+        other = Stream(self._opened, self._fingerprint, self._name, self.window, self._named)
+        other.restore(self.snapshot())
+        return other
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Stream:
+        return self.__copy__()
+
+    def __reduce__(self) -> NoReturn:
+        raise InputError(
+            f"{self._name}: a stream does not pickle; pickle its model and its snapshot(), and restore that into a "
+            "stream of the model"
+        )
+
     def _set_steps(self, steps: int) -> None:
         if self._counter is self:
             self._steps = steps
         else:
             self._counter.steps = steps
 
+    def _room(self, answers: int) -> Float32Array:
+        try:
+            return np.empty((answers, *self._out_shape), np.float32)
+        except MemoryError as error:
+            raise InputError(
+                f"{self._name}: {answers:,} answers do not fit into memory; none of the chunk was taken, give it in "
+                "smaller ones"
+            ) from error
+
     def _chunk(self, xs: npt.ArrayLike) -> Float32Array:
         chunk = numbers(xs, self._name, self._named)
-        if chunk.size == 0 and chunk.ndim <= 2:
+        if chunk.shape in ((0,), (0, 0)):  # As an empty list comes.
             return np.empty((0, *self._shape), np.float32)
         if chunk.ndim != 2 or chunk.shape[1:] != self._shape:
             raise InputError(
@@ -229,8 +257,7 @@ class _Conversion:
             raise _bad_timestep(self._name, stepper.steps, row)
         if out is None:
             return stepper.step(row)
-        if out.shape != self._out_shape or out.dtype != _FLOAT32 or not out.flags.writeable:
-            raise _bad_out(self._name, self._out_shape, out)
+        check_out(out, self._out_shape, self._name)
         out[...] = stepper.step(row)
         return out
 
@@ -246,21 +273,53 @@ def _bad_timestep(name: str, steps: int, row: Float32Array) -> InputError:
     return InputError(f"{name}: timestep {steps}: {_not_finite(row)}; the state is as it was")
 
 
-def _bad_out(name: str, shape: tuple[int, ...], out: Float32Array) -> InputError:
-    kind = f"{out.dtype} of shape {out.shape}" + ("" if out.flags.writeable else ", read-only")
-    return InputError(f"{name}: out must be a float32 array of shape {shape}, not {kind}")
+def check_out(out: Any, shape: tuple[int, ...], name: str, contiguous: bool = False) -> None:
+    """Raise `InputError` unless answers of a shape can be written to `out`."""
+    needed = "C-contiguous float32" if contiguous else "float32"
+    kind: Any = cast(Any, type(out))
+    if not isinstance(out, np.ndarray) or kind.__setitem__ is not np.ndarray.__setitem__:
+        # Subclasses that write as arrays do, such as np.memmap, will do; not a masked array.
+        found = f"a {kind.__name__}"
+    else:
+        array = cast("npt.NDArray[Any]", out)
+        if array.shape != shape or array.dtype != _FLOAT32:
+            found = f"{array.dtype} of shape {array.shape}"
+        elif not array.flags.writeable:
+            found = "one that is read-only"
+        elif contiguous and not array.flags.carray:
+            found = "one that is not contiguous"
+        else:
+            return
+    raise InputError(f"{name}: out must be a {needed} array of shape {shape}, not {found}")
+
+
+def is_masked(values: object) -> bool:
+    """Whether values are, or a list holds, NumPy's masked arrays, of which others would take what is under the mask."""
+    ma = sys.modules.get("numpy.ma")  # Where nobody loaded it, nobody has one.
+    if ma is None:
+        return False
+    if isinstance(values, list | tuple):
+        return any(isinstance(value, ma.MaskedArray) for value in cast("list[object]", values))
+    return isinstance(values, ma.MaskedArray)
 
 
 def numbers(values: npt.ArrayLike, name: str, named: tuple[str, ...] = ()) -> Float32Array:
     """Numbers as a C-contiguous float32 array; what carries the features' names in the order of `named`."""
+    if is_masked(values):
+        raise InputError(f"{name}: the input is a masked array, and no value may be missing; fill it: .filled(value)")
     try:
         array = np.asarray(by_name(values, named, name) if named else values)
-    except ValueError as error:
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:  # What an object's own conversion raises can be anything.
         raise InputError(f"{name}: the input is not an array of numbers ({error})") from error
     if array.dtype.kind not in "fiu" and array.size:
         raise InputError(f"{name}: the input holds {array.dtype} values, not numbers")
-    with np.errstate(over="ignore"):  # What is too large for float32 becomes infinite and is refused as such.
-        return np.ascontiguousarray(array.astype(np.float32))
+    try:
+        with np.errstate(over="ignore"):  # What is too large for float32 becomes infinite and is refused as such.
+            return np.ascontiguousarray(array.astype(np.float32))
+    except MemoryError as error:
+        raise InputError(f"{name}: an array of shape {array.shape} does not fit into memory as float32") from error
 
 
 def first_not_finite(rows: Float32Array) -> tuple[int, str] | None:

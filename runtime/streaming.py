@@ -105,12 +105,14 @@ class Streaming:
 
 
 def whole(what: str, value: Any) -> int:
-    """A whole number of timesteps.
+    """A whole number; `True` is none, since who gives it means something else.
 
     Raises:
         InputError: it is none.
     """
     try:
-        return operator.index(value)
+        if not isinstance(value, bool):
+            return operator.index(value)
     except TypeError:
-        raise InputError(f"a {what} is a whole number of timesteps, not {value!r}") from None
+        pass
+    raise InputError(f"a {what} is a whole number, not {value!r}")

@@ -46,7 +46,10 @@ def read_metadata(content: bytes, source: str) -> str:
     at = content.find(CHECKSUM_PREFIX) + len(CHECKSUM_PREFIX)
     if content[at : at + 8] != checksum(content, at):
         raise BundleError(f"{source}: damaged TFLite file (its checksum differs); copy or export it again")
-    return text.decode()
+    try:
+        return text.decode()
+    except UnicodeDecodeError as error:
+        raise BundleError(f"{source}: damaged TFLite file (its description is no text)") from error
 
 
 def _find(content: bytes) -> bytes | None:

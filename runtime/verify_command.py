@@ -9,13 +9,12 @@ from typing import Any
 
 from .backends import BACKENDS
 from .bundle import Bundle
-from .errors import BackendUnavailableError, InputError
+from .errors import BackendUnavailableError, BundleError, InputError
 from .manifest import Artifact
-from .model import load_artifact
 from .parity import Parity, Tolerance
-from .sequence import replay_sequences
 from .signature import add_signers_argument
 from .table import table
+from .trial import Task, Trial
 
 HELP = "prove that a bundle's artifacts compute here what Keras computed"
 
@@ -65,7 +64,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the command: 0 if all that could run is within tolerance, 1 if not."""
     bundle = Bundle.open(args.model, args.allowed_signers)
-    checks = [check_golden(bundle, entry, backend) for entry, backend in selected(bundle, args.backend, args.precision)]
+    chosen = selected(bundle, args.backend, args.precision)
+    with Trial(trusted=bundle.signer is not None) as trial:
+        checks = [check_golden(bundle, entry, backend, trial) for entry, backend in chosen]
     return report(bundle, checks, args.json)
 
 
@@ -88,23 +89,29 @@ def selected(bundle: Bundle, backend: str, precision: str | None) -> list[tuple[
     return chosen
 
 
-def check_golden(bundle: Bundle, artifact: Artifact, backend: str) -> Check:
+def task_of(bundle: Bundle, artifact: Artifact, backend: str) -> Task:
+    """What a trial of an artifact needs to know of it."""
+    widths = len(bundle.manifest.features), len(bundle.manifest.outputs)
+    return Task(backend, artifact.format, artifact.graph, *widths, f"{bundle.path}: {artifact.file}")
+
+
+def check_golden(bundle: Bundle, artifact: Artifact, backend: str, trial: Trial) -> Check:
     """Replay the golden vectors through one artifact of a bundle."""
     golden = bundle.golden()
     label, tolerance = artifact.label, bundle.manifest.tolerance(artifact)
     try:
-        if artifact.graph == "sequence":
-            answers = replay_sequences(
-                artifact.format, bundle.read(artifact), f"{bundle.path}: {artifact.file}", golden
-            )
-            expected = golden.outputs
-            if len(answers) != len(expected):
-                # The model answers once per sequence, where the golden vectors have every prefix.
-                expected = expected[[*(start - 1 for start in golden.starts[1:]), -1]]
-        else:
-            answers, expected = load_artifact(bundle, artifact, backend).replay(golden), golden.outputs
+        answers = trial.replay(task_of(bundle, artifact, backend), bundle.read(artifact), golden)
     except BackendUnavailableError as error:
         return Check(label, backend, tolerance, problem=f"not run: {error}")
+    expected = golden.outputs
+    if artifact.graph == "sequence" and len(answers) != len(expected):
+        # The model answers once per sequence, where the golden vectors have every prefix.
+        expected = expected[[*(start - 1 for start in golden.starts[1:]), -1]]
+    if answers.shape != expected.shape:
+        raise BundleError(
+            f"{bundle.path}: {artifact.file} gives {len(answers)} answers to the golden vectors, which have "
+            f"{len(expected)}; export it again"
+        )
     return Check(label, backend, tolerance, tolerance.compare(answers, expected))
 
 

@@ -100,14 +100,19 @@ class Windows:
     ) -> None:
         """One timestep of each stream of `indices` (of all), or of none; rows that are not `due` become NaN."""
         which = np.arange(len(self.steps), dtype=np.uintp) if indices is None else indices
+        # Whatever needs memory comes before the timestep, so that its failure leaves every stream as it was.
+        steps = self.steps[which]
+        places, late = steps % self.window.timesteps, np.empty((len(which), 1), np.bool_)
+        steps += 1
         if self._in_flight is not None:
             self._in_flight.fleet_step(xs, ys, due, indices)
         else:
             for i, index in enumerate(which.tolist()):
                 due[i] = self._answer(index, xs[i], ys[i])
-        ys[~due] = np.nan
-        self._ring[which, self.steps[which] % self.window.timesteps] = xs
-        self.steps[which] += 1
+        np.logical_not(due[:, None], out=late)
+        np.copyto(ys, np.float32(np.nan), where=late)
+        self._ring[which, places] = xs
+        self.steps[which] = steps
 
     def recent(self, index: int) -> Float32Array:
         """What a stream has to keep: its last inputs, oldest first, (up to T, features)."""

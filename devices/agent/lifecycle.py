@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
@@ -126,7 +127,14 @@ def _python(version: Path, arguments: list[str], what: str) -> dict[str, Any]:
         raise RefusedError(f"could not be {what}: no answer within ten minutes") from error
     lines = done.stdout.splitlines()
     if done.returncode != 0:
-        said = (done.stderr.strip() or done.stdout.strip() or f"status {done.returncode}").splitlines()
+        ended = f"status {done.returncode}"
+        if done.returncode < 0:
+            name = signal.Signals(-done.returncode).name if -done.returncode in set(signal.Signals) else ended
+            raise RefusedError(
+                f"could not be {what} on the board: what runs it died of it ({name}); the file is damaged or hostile, "
+                "or that library does not run on this processor"
+            )
+        said = (done.stderr.strip() or done.stdout.strip() or ended).splitlines()
         raise RefusedError(f"could not be {what} on the board: {_failure(lines) or said[-1]}")
     try:
         answer: Any = json.loads(lines[-1])

@@ -20,6 +20,7 @@ from ...runtime.errors import EdgeLSTMError, InputError, UnsupportedModelError, 
 from . import old_weights, untrusted
 from .foreign import refused_file, refused_folder, refused_weights, refused_zip
 from .functions import keras2_functions, operations
+from .hdf5_trial import survive
 from .keras2 import upgrade_config
 
 _CONFIG, _METADATA, _WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
@@ -132,6 +133,7 @@ def _json_of(archive: zipfile.ZipFile, name: str, path: Path) -> dict[str, Any]:
 
 def _check_weights_file(weights: Path, path: Path) -> int:
     """Check an HDF5 file of weights; say how many numbers it holds, and bring what Keras 2 wrote up to date."""
+    survive(weights, path)
     with _hdf5(weights, path) as file:
         numbers = untrusted.check_hdf5(file, path, weights.stat().st_size)
         old = old_weights.needs_update(file)
@@ -157,6 +159,7 @@ def _hdf5(weights: Path, path: Path, mode: str = "r") -> Iterator[Any]:
 
 
 def _load_hdf5(path: Path) -> LoadedModel:
+    survive(path, path)
     with _hdf5(path, path) as file:
         numbers = untrusted.check_hdf5(file, path, path.stat().st_size)
         config, version = (_text(file.attrs.get(key)) for key in ("model_config", "keras_version"))

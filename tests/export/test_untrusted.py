@@ -193,6 +193,7 @@ def test_a_lambda_of_a_real_model_is_not_run(tmp_path, monkeypatch):
         ("model.weights.h5", b"\x89HDF\r\n\x1a\n" + bytes(100_000_000), "would unpack to 100,000,008 bytes"),
         ("model.weights.h5", b"no HDF5", "damaged or cut short"),
     ],
+    ids=["deep", "a list", "no text", "a list as metadata", "a bomb", "a bomb of weights", "no weights"],
 )
 def test_members(plain, tmp_path, name, content, words):
     path = zipped(tmp_path / "m.keras", {**members(plain / "m.keras"), name: content})
