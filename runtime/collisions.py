@@ -66,7 +66,8 @@ def _read(args: argparse.Namespace, folder: bool) -> Iterator[tuple[str, str | i
         if (path := getattr(args, option)) is not None:
             yield f"--{option.replace('_', '-')} {path}", str(path)
     if folder and args.state is not None:
-        for name in ("streams.sqlite", "streams.sqlite-wal", "streams.sqlite-shm"):
+        there = [path.name for path in args.state.iterdir()] if args.state.is_dir() else []
+        for name in {*there, "streams.sqlite", "streams.sqlite-wal", "streams.sqlite-shm", "saves", ".lock"}:
             yield f"the states' {name}", str(args.state / name)
 
 
