@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import faulthandler
 import os
-import resource
+import select
 import signal
 import warnings
 from contextlib import suppress
@@ -16,7 +16,8 @@ from pathlib import Path
 from ...runtime.errors import InputError
 from . import untrusted
 
-_TIMEOUT = 120  # Seconds of processor time, in which gigabytes are read.
+# Seconds, in which gigabytes are read. Also of a child that waits: for a lock that another thread held at the fork.
+_TIMEOUT = 120
 
 
 def survive(weights: Path, path: Path) -> None:
@@ -29,26 +30,39 @@ def survive(weights: Path, path: Path) -> None:
     Raises:
         InputError: the library died of it, or never came to an end.
     """
+    if not hasattr(os, "fork"):  # Windows. Who reads the file here is then the first to do so.
+        return
+    ended, alive = os.pipe()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 and later, of threads beside a fork.
         child = os.fork()
     if child == 0:
         try:
+            import resource
+
             faulthandler.disable()
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-            resource.setrlimit(resource.RLIMIT_CPU, (_TIMEOUT, _TIMEOUT))
             os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
             with suppress(BaseException):
                 _read_all(weights)
         finally:
             os._exit(0)
-    _, status = os.waitpid(child, 0)
-    if os.WIFSIGNALED(status):
-        number = os.WTERMSIG(status)
+    os.close(alive)
+    in_time = False
+    try:
+        in_time = bool(select.select([ended], [], [], _TIMEOUT)[0])
+    finally:
+        os.close(ended)
+        if not in_time:
+            os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+    if not in_time or os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status) if in_time else 0
         name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
+        what = f"died of it ({name})" if in_time else f"never came to an end with it ({_TIMEOUT} s)"
         raise InputError(
-            f"{path}: is damaged or hostile: the HDF5 library died of it ({name}), in a process of its own; copy the "
-            "file again, or save the model again"
+            f"{path}: is damaged or hostile: the HDF5 library {what}, in a process of its own; copy the file again, or "
+            "save the model again"
         )
 
 

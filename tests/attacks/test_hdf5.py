@@ -41,3 +41,10 @@ def test_what_can_be_read_is_read_to_the_end(monkeypatch, tmp_path):
     hdf5_trial.survive(WHOLE, WHOLE)
     assert done.exists()
     assert WHOLE.read_bytes() == before
+
+
+def test_one_that_never_ends_is_ended(monkeypatch):
+    monkeypatch.setattr(hdf5_trial, "_TIMEOUT", 0.2)
+    monkeypatch.setattr(hdf5_trial, "_read_all", lambda _: signal.pause())
+    with pytest.raises(InputError, match=r"never came to an end"):
+        read_keras(WHOLE)
