@@ -24,7 +24,7 @@ BUILDS = {
     "gcc-small": ("gcc", "-Os", "-DEDGELSTM_PORTABLE"),
     # Apart, because both together take minutes to compile.
     "clang-address": ("clang", "-O2", "-g1", "-fsanitize=address"),
-    "gcc-undefined": ("gcc", "-O1", "-g1", "-fsanitize=undefined", "-fno-sanitize-recover=all"),
+    "gcc-undefined": ("gcc", "-O1", "-g1", "-fsanitize=undefined", "-fno-sanitize-recover=all", "-DEDGELSTM_PORTABLE"),
 }
 
 
