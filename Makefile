@@ -3,19 +3,28 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 LEGACY := .venv-tflite-runtime
+LOWEST := .venv-lowest
+LOWEST_TESTS := $(addprefix tests/export/test_,keras2.py keras_files.py read_keras.py untrusted.py onnx.py tflite.py zoo.py) \
+	tests/attacks/test_artifacts.py
+# Whole files to each worker, which share their models, in the order of tests/conftest.py.
+BY_FILE := --dist loadfile --no-loadscope-reorder
 # What the extension module is built from: an editable install does not see that these have changed.
 ENGINE := setup.py $(wildcard runtime/*.c runtime/engine/*.[ch])
 
-.PHONY: demo test test-fast test-devices wheels build-wheels fuzz lint format clean
+.PHONY: demo test test-lowest test-fast test-devices wheels build-wheels fuzz lint format clean
 
 demo: $(VENV)/.toolkit
 	$(BIN)/edgelstm demo
 
 test: lint $(VENV)/.dev $(LEGACY)/.ready
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not devices"
+	$(BIN)/python -m pytest -n 2 $(BY_FILE) -m "not devices"
+
+# Reading and export with the lowest version of every dependency that pyproject.toml allows.
+test-lowest: $(LOWEST)/.ready
+	if test -x $(LOWEST)/bin/python; then $(LOWEST)/bin/python -m pytest -n 2 $(BY_FILE) -q -m "not slow" $(LOWEST_TESTS); fi
 
 test-fast: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not devices" -q
+	$(BIN)/python -m pytest -n 2 $(BY_FILE) -m "not slow and not devices" -q
 
 # Wheels of the runtime for boards, into dist, each run in a userland of its processor. Takes Debian's cross compilers,
 # QEMU and mmdebstrap: .ci/system-packages.
@@ -29,9 +38,10 @@ build-wheels: $(VENV)/.dev
 test-devices: build-wheels
 	$(BIN)/python -m pytest -n 2 -m devices
 
-# What make test does for 20 seconds.
+# What make test does for seconds: the engine with sanitizers, and what Python reads.
+EDGELSTM_FUZZ_SECONDS ?= 600
 fuzz: $(VENV)/.dev
-	EDGELSTM_FUZZ_SECONDS=600 $(BIN)/python -m pytest tests/engine/test_fuzz.py -s
+	EDGELSTM_FUZZ_SECONDS=$(EDGELSTM_FUZZ_SECONDS) $(BIN)/python -m pytest tests/engine/test_fuzz.py tests/attacks/test_fuzz.py -s
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -43,7 +53,7 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(LEGACY) runtime/*.so build dist *.egg-info .pytest_cache .ruff_cache demo-output .userlands
+	rm -rf $(VENV) $(LEGACY) $(LOWEST) runtime/*.so build dist *.egg-info .pytest_cache .ruff_cache demo-output .userlands .node
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -64,4 +74,13 @@ $(LEGACY)/.ready: pyproject.toml $(ENGINE)
 		python3.11 -m venv $(LEGACY) && \
 		$(LEGACY)/bin/pip install --quiet --editable . "tflite-runtime==2.14.0" "numpy<2"; \
 	else mkdir -p $(LEGACY); fi
+	touch $@
+
+# Python 3.11 is the lowest too; without one, these tests are left out as well.
+$(LOWEST)/.ready: pyproject.toml .ci/lowest_versions.py $(ENGINE)
+	if python3.11 -c "" 2>/dev/null; then \
+		python3.11 -m venv $(LOWEST) && \
+		python3.11 .ci/lowest_versions.py > $(LOWEST)/constraints.txt && \
+		$(LOWEST)/bin/pip install --quiet -c $(LOWEST)/constraints.txt --editable ".[toolkit]" pytest pytest-xdist; \
+	else mkdir -p $(LOWEST); fi
 	touch $@

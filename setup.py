@@ -17,9 +17,9 @@ else:
     extensions = [
         Extension(
             "edgelstm.runtime._native",
-            ["runtime/native_module.c", *sources],
+            ["runtime/native_module.c", "runtime/native_windows.c", *sources],
             include_dirs=[get_include()],
-            depends=sorted(glob("runtime/engine/*.h")),
+            depends=["runtime/native_module.h", *sorted(glob("runtime/engine/*.h"))],
             libraries=[] if os.name == "nt" else ["m"],
             define_macros=[("Py_LIMITED_API", "0x030B0000")],
             extra_compile_args=["-std=c99", "-O3", "-ffp-contract=off", "-fvisibility=hidden", "-g0"],

@@ -1,129 +1,142 @@
 """A board, reached through the system's OpenSSH client: keys, agent, configuration and known hosts are the user's own.
 
-No password is handled and no host key is waved through: `BatchMode` makes ssh fail where it would ask.
+No password is handled and no host key is waved through: `BatchMode` makes ssh fail where it would ask. One connection
+serves all requests; the agent's modules go over it first, as text.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import re
 import shlex
 import shutil
 import subprocess
 import tarfile
-import tempfile
 import threading
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, cast
+from typing import IO, Any, TypeVar, cast
 
 from ..runtime.errors import EdgeLSTMError
+from ..runtime.typed_json import from_json
+from .agent.messages import Facts, Probe, Request, plain
+
+A = TypeVar("A")
 
 # What ssh says when it could not connect, rather than the command on the other side.
 _SSH_FAILED = 255
+_CLOSE_SECONDS = 5
+# What runs on the board, each behind those that it imports.
+_MODULES = (
+    "runtime.sealed",
+    "runtime.typed_json",
+    "devices.agent.errors",
+    "devices.agent.messages",
+    "devices.agent.storage",
+    "devices.agent.model",
+    "devices.agent.service",
+    "devices.agent.switch",
+    "devices.agent.lifecycle",
+    "devices.agent.condition",
+    "devices.agent",
+    "devices.agent.session",
+)
+_BEGIN = """
+import json, sys, types
+if sys.version_info < (3, 11):
+    said = "has Python %d.%d; EdgeLSTM needs 3.11 or later" % sys.version_info[:2]
+    print(json.dumps({"error": said}), flush=True)
+    sys.exit()
+for name, source in json.loads(sources):
+    parts = name.split(".")
+    for i in range(1, len(parts) + 1):
+        module = sys.modules.setdefault(".".join(parts[:i]), types.ModuleType(".".join(parts[:i])))
+        if i < len(parts) or name.endswith(".agent"):
+            module.__path__ = []
+    module.__package__ = name if name.endswith(".agent") else name.rpartition(".")[0]
+    exec(compile(source, name, "exec"), module.__dict__)
+sys.modules["edgelstm.devices.agent.session"].main()
+"""
 
 
 class BoardError(EdgeLSTMError):
     """A board could not be reached, or refused what was asked of it; nothing that ran there was changed."""
 
 
-@dataclass(frozen=True)
-class Facts:
-    """What a board says of itself.
-
-    Attributes:
-        machine: as `uname -m` has it.
-        bits: of its userland's pointers.
-        python: version.
-        libc: name and version.
-        packages: that are installed for that Python, with their versions; None for those that are not.
-        systemctl: whether it has systemd's.
-        requires_signatures: whether `/etc/edgelstm/allowed_signers` is there.
-        free: bytes, where versions are kept.
-        base: the folder of this model there, absolute.
-        deployed: names of the models that are deployed beside it.
-        uid: of the user.
-        system: in words.
-    """
-
-    machine: str
-    bits: int
-    python: tuple[int, int, int]
-    libc: tuple[str, str]
-    packages: Mapping[str, str | None]
-    systemctl: bool
-    requires_signatures: bool
-    free: int
-    base: str
-    deployed: tuple[str, ...]
-    uid: int
-    system: str
-
-    @property
-    def platform(self) -> str:
-        """What wheels call it: the userland counts, not the kernel."""
-        narrow = {"aarch64": "armv7l", "armv8l": "armv7l", "x86_64": "i686"}
-        return narrow.get(self.machine, self.machine) if self.bits == 32 else self.machine
-
-
 class Board:
     """A connection to a board; used as a context. Not for several threads at once."""
 
-    def __init__(self, host: str, ssh_options: Sequence[str] = ()) -> None:
+    def __init__(
+        self, host: str, ssh_options: Sequence[str] = (), progress: Callable[[str], None] = lambda text: None
+    ) -> None:
         """For `user@host`, or a name in `~/.ssh/config`.
 
         Args:
             host: where to.
             ssh_options: further arguments of `ssh`.
+            progress: called with what the board says before it answers.
         """
         self.host = host
         self._options = list(ssh_options)
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._progress = progress
+        self._process: subprocess.Popen[bytes] | None = None
+        self._said: list[bytes] = []
 
     def __enter__(self) -> Board:
-        """Find ssh, and make room for a connection that all commands share."""
+        """Find ssh.
+
+        Raises:
+            BoardError: it is not installed, or the host's name cannot be one.
+        """
         if shutil.which("ssh") is None:
             raise BoardError("ssh is not installed; it is in Debian's package openssh-client")
-        if self.host.startswith("-"):
-            raise BoardError(f"{self.host}: no host's name")
-        self._folder = tempfile.TemporaryDirectory(prefix="edgelstm-")
+        _check_host(self.host)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Close the connection."""
-        if self._folder is not None:
-            subprocess.run([*self._ssh(), "-O", "exit", self.host], capture_output=True)
-            self._folder.cleanup()
+        self._close()
 
-    def call(self, command: str, argument: Mapping[str, Any], payload: Path | None = None) -> dict[str, Any]:
-        """Have the agent do something, with a file on its standard input.
+    def call(self, request: Request[A], payload: Path | None = None) -> A:
+        """Have the agent do something, with a file behind the request.
 
         Raises:
             BoardError: the connection failed, or the board refused.
         """
-        agent = (files("edgelstm.devices") / "agent.py").read_bytes()
-        # The script comes first on standard input, then its argument, which is too long for a command line, and the
-        # payload.
-        load = f"import sys; exec(compile(sys.stdin.buffer.read({len(agent)}), 'agent.py', 'exec'))"
-        told = json.dumps(argument).encode()
-        remote = shlex.join(["python3", "-c", load, command, str(len(told))])
-        process = subprocess.Popen(
-            [*self._ssh(), self.host, remote], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        process = self._connected()
+        size = 0 if payload is None else payload.stat().st_size
+        told = {"command": request.command, "argument": plain(request), "size": size}
+        feeder = threading.Thread(
+            target=_feed, args=(process.stdin, (json.dumps(told) + "\n").encode(), payload), daemon=True
         )
-        stdin = cast("IO[bytes]", process.stdin)
-        feeder = threading.Thread(target=_feed, args=(stdin, agent + told, payload), daemon=True)
         feeder.start()
-        stdout, stderr = cast("IO[bytes]", process.stdout).read(), cast("IO[bytes]", process.stderr).read()
-        process.wait()
-        feeder.join()
-        return self._answer(
-            command, process.returncode, stdout.decode(errors="replace"), stderr.decode(errors="replace")
-        )
+        noise: list[str] = []  # What a shell's startup files print, say.
+        while line := cast("IO[bytes]", process.stdout).readline():
+            text = line.decode(errors="replace")
+            try:
+                message: Any = json.loads(text)
+            except (ValueError, RecursionError):
+                message = None
+            if not isinstance(message, dict) or not message.keys() & {"progress", "error", "answer"}:
+                noise = [*noise[-20:], text]
+                continue
+            given = cast("dict[str, Any]", message)
+            if "progress" in given:
+                self._progress(str(given["progress"]))
+            elif "error" in given:
+                if payload is not None:
+                    self._close()  # The files on their way belong to no request any more.
+                raise BoardError(f"{self.host}: {given['error']}")
+            else:
+                feeder.join()
+                return self._read(request, given["answer"])
+        raise self._broken(request.command, noise)
 
     def probe(self, base: str) -> Facts:
         """What the board is.
@@ -131,46 +144,97 @@ class Board:
         Args:
             base: the folder of the model there; `~` is the user's home.
         """
-        raw = self.call("probe", {"base": base})
-        facts = {key: raw[key] for key in Facts.__annotations__}
-        lists = ("python", "libc", "deployed")
-        return Facts(**{**facts, **{name: tuple(raw[name]) for name in lists}})
+        return self.call(Probe(base=base))
 
-    def _answer(self, command: str, status: int, stdout: str, stderr: str) -> dict[str, Any]:
-        said = " ".join(stderr.split())
-        lines = stdout.strip().splitlines()
-        if status == _SSH_FAILED and not lines:
-            raise BoardError(f"{self.host}: cannot be reached, or the connection broke: {said or 'ssh gave up'}")
+    def _read(self, request: Request[A], raw: object) -> A:
         try:
-            answer: Any = json.loads(lines[-1])
-            if not isinstance(answer, dict):
-                raise ValueError(lines[-1])
-        except (IndexError, ValueError) as error:
-            if "python3" in said and "not found" in said:
-                raise BoardError(f"{self.host}: has no python3; install it there") from error
-            raise BoardError(f"{self.host}: {command} gave no answer: {said or stdout.strip() or status}") from error
-        given = cast("dict[str, Any]", answer)
-        if "error" in given:
-            raise BoardError(f"{self.host}: {given['error']}")
-        return given
+            return cast("A", from_json(request.answer, raw, f"the answer to {request.command}"))
+        except ValueError as error:
+            raise BoardError(f"{self.host}: {error}, which is none that this EdgeLSTM knows") from error
 
-    def _ssh(self) -> list[str]:
-        assert self._folder is not None, "used outside of its context"
-        shared = ["-o", "ControlMaster=auto", "-o", f"ControlPath={self._folder.name}/c", "-o", "ControlPersist=60"]
+    def _connected(self) -> subprocess.Popen[bytes]:
+        """The agent's process, on a connection of its own if the one before has ended."""
+        if self._process is not None and self._process.poll() is None:
+            return self._process
+        self._close()
+        modules = [(f"edgelstm.{name}", _source(name)) for name in _MODULES]
+        script = f"sources = {json.dumps(modules)!r}\n{_BEGIN}".encode()
+        load = f"import sys; exec(compile(sys.stdin.buffer.read({len(script)}), 'agent', 'exec'))"
+        remote = shlex.join(["python3", "-c", load])
         # A board that is switched off in the middle is to be noticed in a minute, not in an hour.
         alive = ["-o", "BatchMode=yes", "-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=3"]
-        return ["ssh", *alive, *shared, *self._options]
+        command = ["ssh", *alive, *self._options, "--", self.host, remote]
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=-1
+        )
+        self._process, self._said = process, []
+        self._errors = threading.Thread(target=_keep, args=(process.stderr, self._said), daemon=True)
+        self._errors.start()
+        _feed(process.stdin, script, None)
+        return process
+
+    def _broken(self, command: str, noise: Sequence[str]) -> BoardError:
+        """What to say where there was no answer."""
+        process = self._process
+        assert process is not None
+        self._close()
+        said = " ".join(b"".join(self._said).decode(errors="replace").split())
+        if process.returncode == _SSH_FAILED:
+            return BoardError(f"{self.host}: cannot be reached, or the connection broke: {said or 'ssh gave up'}")
+        if "python3" in said and "not found" in said:
+            return BoardError(f"{self.host}: has no python3; install it there")
+        words = said or " ".join("".join(noise).split()) or process.returncode
+        return BoardError(f"{self.host}: {command} gave no answer: {words}")
+
+    def _close(self) -> None:
+        if self._process is None:
+            return
+        process, self._process = self._process, None
+        with suppress(OSError):  # It has gone already.
+            cast("IO[bytes]", process.stdin).close()
+        try:
+            process.wait(_CLOSE_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.terminate()
+            process.wait()
+        self._errors.join()
+        cast("IO[bytes]", process.stdout).close()
 
 
-def _feed(stdin: IO[bytes], first: bytes, payload: Path | None) -> None:
+def _check_host(host: str) -> None:
+    """What OpenSSH 9.6 refuses too: a name that is an option, or that a shell would take apart."""
+    name = host.rpartition("@")[2]
+    if (
+        not name
+        or host.startswith("-")
+        or name.startswith("-")
+        or re.search(r"[\s'`\"$\\;&<>|(){}\x00-\x1f\x7f]", host)
+    ):
+        raise BoardError(f"{host!r}: no host's name; give user@host, or a name in ~/.ssh/config")
+
+
+def _source(name: str) -> str:
+    package, _, module = f"edgelstm.{name}".rpartition(".")
+    if name.endswith(".agent"):
+        return (files(f"edgelstm.{name}") / "__init__.py").read_text(encoding="utf-8")
+    return (files(package) / f"{module}.py").read_text(encoding="utf-8")
+
+
+def _feed(stdin: IO[bytes] | None, first: bytes, payload: Path | None) -> None:
+    assert stdin is not None
     try:
         stdin.write(first)
         if payload is not None:
             with payload.open("rb") as file:
                 shutil.copyfileobj(file, stdin)
-        stdin.close()
-    except OSError:
+        stdin.flush()
+    except (OSError, ValueError):
         return  # The other side has gone; what it said, or ssh, tells why.
+
+
+def _keep(stderr: IO[bytes], said: list[bytes]) -> None:
+    with stderr:
+        said.extend(stderr)
 
 
 def pack(content: Mapping[str, bytes | Path], to: Path) -> None:

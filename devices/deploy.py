@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,22 @@ from typing import Any
 from ..runtime import __version__
 from ..runtime.bundle import Bundle
 from ..runtime.errors import BundleError, InputError
-from .board import Board, BoardError, Facts, pack
-from .unit import start_script, unit, with_credentials
+from .agent.messages import (
+    Activate,
+    Activated,
+    Deployed,
+    Discard,
+    Facts,
+    Hold,
+    Place,
+    Prune,
+    Receive,
+    Verified,
+    Verify,
+    plain,
+)
+from .board import Board, BoardError, pack
+from .unit import devices_in, start_script, unfit, unit, with_credentials
 
 # Which package each backend needs on the board besides NumPy, and which one an option of the service.
 BACKENDS = {"tflite": ("ai-edge-litert", "tflite-runtime"), "onnx": ("onnxruntime",)}
@@ -42,6 +57,7 @@ class Deployment:
         system: whether it is the whole system's, in `/opt` and with a user of its own; root only.
         keep: versions that stay on the board.
         steps: that are measured there.
+        allow_older: whether a signed bundle may be older than one that the board accepted.
     """
 
     bundle: Path
@@ -53,11 +69,7 @@ class Deployment:
     system: bool = False
     keep: int = 3
     steps: int = 2000
-
-    @property
-    def unit(self) -> str:
-        """The unit's file."""
-        return unit_name(self.title)
+    allow_older: bool = False
 
     @property
     def title(self) -> str:
@@ -76,27 +88,41 @@ def place(name: str, system: bool) -> str:
     Raises:
         InputError: the name cannot be one.
     """
-    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}", name):
         raise InputError(f"{name!r} cannot be a folder's and a service's name; pass --name")
     return f"/opt/edgelstm/{name}" if system else f"~/.local/share/edgelstm/{name}"
 
 
-def common(name: str, base: str, system: bool) -> dict[str, Any]:
-    """What the agent is told with every command."""
+def located(name: str, base: str, system: bool) -> Place:
+    """Where a model is on a board, as every request says."""
     state = f"/var/lib/edgelstm/{name}" if system else f"{base}/state"
-    return {"base": base, "system": system, "unit": unit_name(name), "state": state, "settle": _SETTLE}
+    return Place(base=base, system=system, unit=unit_name(name), state=state, settle=_SETTLE)
 
 
-def deploy(deployment: Deployment, board: Board, progress: Callable[[str], None]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a deployment.
+
+    Attributes:
+        base: the model's folder on the board.
+        activated: the version.
+        verified: its parity and step time there.
+        removed: versions that were too many.
+    """
+
+    base: str
+    activated: Activated
+    verified: Verified
+    removed: tuple[str, ...]
+
+
+def deploy(deployment: Deployment, board: Board, progress: Callable[[str], None]) -> Outcome:
     """Deploy to one board.
 
     Args:
         deployment: what.
         board: where.
         progress: called with what is being done.
-
-    Returns:
-        The version, its parity and step time on the board, and what is worth knowing besides.
 
     Raises:
         EdgeLSTMError: something failed; whatever ran on the board still does.
@@ -108,11 +134,9 @@ def deploy(deployment: Deployment, board: Board, progress: Callable[[str], None]
         raise BoardError(
             f"{board.host}: a service of the whole system takes root: deploy to root@…, or without --system"
         )
-    if facts.python < (3, 11, 0):
-        raise BoardError(f"{board.host}: has Python {'.'.join(map(str, facts.python))}; EdgeLSTM needs 3.11 or later")
     wheels = choose_wheels(deployment, facts, board.host)
     version = _version(deployment.bundle)
-    told = common(name, facts.base, deployment.system) | {"id": version}
+    told = plain(located(name, facts.base, deployment.system))
     service = bool(deployment.arguments)
     if service and not facts.systemctl:
         raise BoardError(f"{board.host}: has no systemd to run a service; deploy without arguments behind --")
@@ -125,21 +149,23 @@ def deploy(deployment: Deployment, board: Board, progress: Callable[[str], None]
             raise BoardError(
                 f"{board.host}: {size + _MARGIN:,} bytes are needed at {facts.base}, {facts.free:,} are free"
             )
-        progress(f"sends {size / 1e6:.1f} MB")
-        texts = _texts(deployment, facts, wheels)
+        texts = _texts(deployment, facts, wheels, version)
         sums = {n: hashlib.sha256(_bytes(c)).hexdigest() for n, c in content.items()}
-        board.call("receive", {**told, "files": sums, "texts": texts}, archive)
+        # From here on nobody else deploys to this board, until the connection ends.
+        board.call(Hold(**told))
+        progress(f"sends {size / 1e6:.1f} MB")
+        board.call(Receive(**told, id=version, files=sums, texts=texts), archive)
     try:
         progress("verifies on the board")
         chosen = {"backend": deployment.backend, "precision": deployment.precision, "steps": deployment.steps}
-        verified = board.call("verify", {**told, **chosen})
+        verified = board.call(Verify(**told, id=version, allow_older=deployment.allow_older, **chosen))
         progress("switches over")
-        switched = board.call("activate", told)
+        activated = board.call(Activate(**told, id=version, allow_older=deployment.allow_older))
     except BoardError:
-        _discard(board, told)
+        _discard(board, Discard(**told, id=version))
         raise
-    removed = board.call("prune", {**told, "keep": deployment.keep})["removed"]
-    return {"host": board.host, "base": facts.base, "removed": removed, **switched, **verified}
+    removed = board.call(Prune(**told, keep=deployment.keep)).removed
+    return Outcome(facts.base, activated, verified, removed)
 
 
 def choose_wheels(deployment: Deployment, facts: Facts, host: str) -> list[Path]:
@@ -212,9 +238,10 @@ def _remedy(names: Sequence[str], facts: Facts, host: str, folder: Path) -> str:
 
 
 def _version(bundle: Path) -> str:
-    """Sorts by time, and tells two bundles apart."""
+    """Says when and what, for people; what it ends with makes it the only one of its name."""
     content = bundle.read_bytes() if bundle.is_file() else (bundle / "manifest.json").read_bytes()
-    return f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{hashlib.sha256(content).hexdigest()[:8]}"
+    when = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    return f"{when}-{hashlib.sha256(content).hexdigest()[:8]}-{os.urandom(4).hex()}"
 
 
 def _content(deployment: Deployment, wheels: Sequence[Path]) -> dict[str, bytes | Path]:
@@ -231,7 +258,7 @@ def _content(deployment: Deployment, wheels: Sequence[Path]) -> dict[str, bytes 
     return content
 
 
-def _texts(deployment: Deployment, facts: Facts, wheels: Sequence[Path]) -> dict[str, str]:
+def _texts(deployment: Deployment, facts: Facts, wheels: Sequence[Path], version: str) -> dict[str, str]:
     arguments, name = list(deployment.arguments), deployment.title
     secrets: dict[str, str] = {}
     if deployment.system:
@@ -239,35 +266,32 @@ def _texts(deployment: Deployment, facts: Facts, wheels: Sequence[Path]) -> dict
         if relative := [path for path in secrets.values() if not path.startswith("/")]:
             raise InputError(f"{relative[0]}: a system's service takes secrets from absolute paths on the board")
     devices = devices_in(arguments)
-    known = {
-        "name": name,
-        "bundle": deployment.bundle.name,
-        "edgelstm": __version__,
-        "backend": deployment.backend,
-        "precision": deployment.precision,
-        "wheels": [wheel.name for wheel in wheels],
-        "arguments": arguments,
-        "deployed": time.time(),
-    }
+    if bad := [path for path in (*devices, *secrets.values(), facts.base) if unfit(path)]:
+        raise InputError(f"{bad[0]!r}: a service cannot be given a path with such characters; rename it on the board")
+    known = Deployed(
+        name=name,
+        bundle=deployment.bundle.name,
+        edgelstm=__version__,
+        backend=deployment.backend,
+        precision=deployment.precision,
+        wheels=tuple(wheel.name for wheel in wheels),
+        arguments=tuple(arguments),
+        deployed=time.time(),
+    )
+    made = unit(name, facts.base, deployment.system, devices=devices, secrets=secrets, version=version)
     return {
-        "deployment.json": json.dumps(known, indent=1) + "\n",
+        "deployment.json": json.dumps(plain(known), indent=1) + "\n",
         "start": start_script(deployment.backend, deployment.precision, arguments, bool(arguments)),
-        unit_name(name): unit(name, facts.base, deployment.system, devices=devices, secrets=secrets),
+        unit_name(name): made,
     }
-
-
-def devices_in(arguments: Sequence[str]) -> list[str]:
-    """The device files among arguments, also where they stand behind an option's equals sign."""
-    words = [argument.rpartition("=")[2] if argument.startswith("--") else argument for argument in arguments]
-    return [word for word in words if word.startswith("/dev/")]
 
 
 def _bytes(content: bytes | Path) -> bytes:
     return content.read_bytes() if isinstance(content, Path) else content
 
 
-def _discard(board: Board, told: Mapping[str, Any]) -> None:
+def _discard(board: Board, request: Discard) -> None:
     try:
-        board.call("discard", told)
+        board.call(request)
     except BoardError:
         return  # What it was that failed is worth more than this; the next deployment's pruning removes it.

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..runtime.bundle import Artifact, Bundle
+from ..runtime.bundle import Bundle
 from ..runtime.elm import state_widths
-from ..runtime.memory import state_bytes
+from ..runtime.manifest import Artifact
+from ..runtime.memory import TILE, c_tile, stream_bytes
+from ..runtime.streaming import Window
 from .estimate import Cost, cost, work_of
 from .profile import DeviceProfile
 
-# What the stack may take in a step of the C engine with one stream (measured with -fstack-usage: 0.8 kB on 32-bit ARM).
-STACK = 1536
+# What the stack may take in a step of the C engine with one stream (measured with -fstack-usage: 0.8 kB on 32-bit ARM),
+# and with windows in flight, several of which go through a layer together.
+STACK, STACK_BY_WINDOW = 1536, 2048
 _WHY_NOT = {
     "native": {
         "microcontroller": "it has no Python; export the model with --format c",
@@ -32,8 +35,10 @@ class Fit:
         problem: why it cannot run there; empty if it can.
         flash: bytes of the model, and for C of the engine's code besides.
         ram: bytes that one more stream takes, as far as that is known; None for other libraries' interpreters.
-        state: bytes of a stream's states alone.
-        instructions: of a step, counted under emulation; None where nothing was counted.
+        state: bytes of a stream's states alone. By window, an engine keeps one for every window in flight; the others
+            begin from a zero state for each answer.
+        instructions: of a step, counted under emulation; None where nothing was counted. By window, times the windows
+            in flight, which is up to 11 % more than was counted for these.
         microseconds: estimate of a step: those instructions at one each cycle of the clock.
         basis: of the estimate.
     """
@@ -55,15 +60,16 @@ def fit(bundle: Bundle, profile: DeviceProfile) -> list[Fit]:
         BundleError: a file of the bundle is damaged.
     """
     manifest = bundle.manifest
-    native = {} if manifest.network is None else {"float32": bundle.read(manifest.network)}
-    native |= {a.precision: bundle.read(a) for a in manifest.artifacts if a.format == "native"}
-    states = _states(native["float32"]) if native else 0
+    native = {a.precision: bundle.read(a) for a in manifest.artifacts if a.format == "native"}
+    states = _states(next(iter(native.values()))) if native else 0
     found = [
         _other(artifact, profile, states if artifact.graph == "step" else 0)
         for artifact in manifest.artifacts
         if artifact.format != "native"
     ]
-    found += [_engine(f, precision, content, profile) for precision, content in native.items() for f in ("native", "c")]
+    window = None if manifest.streaming is None else manifest.streaming.default
+    for format_ in ("native", "c"):
+        found += [_engine(format_, precision, content, profile, window) for precision, content in native.items()]
     return sorted(found, key=lambda each: (bool(each.problem), each.microseconds or 1e18, each.flash))
 
 
@@ -80,18 +86,19 @@ def _for_legacy(artifact: Artifact) -> str:
     return "tflite-runtime 2.14, the last one there, refuses it unless it was exported with --tflite-runtime-2.14"
 
 
-def _engine(format_: str, precision: str, content: bytes, profile: DeviceProfile) -> Fit:
+def _engine(format_: str, precision: str, content: bytes, profile: DeviceProfile, window: Window | None) -> Fit:
     counted = cost(profile.core, precision)
     work = work_of(content)
-    ram = state_bytes(content, 1, profile.pointer)
+    in_flight = 1 if window is None else window.in_flight
+    ram = stream_bytes(content, window, profile.pointer, c_tile(window) if format_ == "c" else TILE)
     flash = len(content) + (counted.code if counted is not None and format_ == "c" else 0)
     problem = _missing(format_, profile)
     if not problem and profile.kind == "microcontroller":
-        problem = _too_large(flash, ram + STACK, profile)
-    instructions = None if counted is None else counted.instructions(work)
+        problem = _too_large(flash, ram + (STACK if window is None else STACK_BY_WINDOW), profile)
+    instructions = None if counted is None else counted.instructions(work) * in_flight
     time = None if instructions is None else instructions / profile.clock_hz * 1e6
-    basis = _basis(counted, profile)
-    return Fit(f"{format_} {precision}", problem, flash, ram, _states(content), instructions, time, basis)
+    basis = _basis(counted, profile, in_flight)
+    return Fit(f"{format_} {precision}", problem, flash, ram, _states(content) * in_flight, instructions, time, basis)
 
 
 def _missing(format_: str, profile: DeviceProfile) -> str:
@@ -110,12 +117,13 @@ def _too_large(flash: int, ram: int, profile: DeviceProfile) -> str:
     return "; ".join(problems)
 
 
-def _basis(counted: Cost | None, profile: DeviceProfile) -> str:
+def _basis(counted: Cost | None, profile: DeviceProfile, in_flight: int) -> str:
     if counted is None:
         return ""
+    windows = "" if in_flight == 1 else f", for each of the {in_flight} windows in flight"
     return (
         f"estimate: instructions counted for {profile.core} ({counted.basis}; fitted to {100 * counted.error:.0f} %) "
-        f"at one each cycle of {profile.clock_hz / 1e6:,.0f} MHz"
+        f"at one each cycle of {profile.clock_hz / 1e6:,.0f} MHz{windows}"
     )
 
 

@@ -7,7 +7,22 @@
 from ..runtime.network import Network
 from .calibration import read_sequences
 from .from_keras import read_keras
-from .pipeline import Result, Target, export, targets
-from .to_c import CProject, export_c
+from .pipeline import Result, Step, Target, export, targets
+from .to_c import CProject, export_c, is_c_folder
+from .windows import on_windows, streaming_of
 
-__all__ = ["CProject", "Network", "Result", "Target", "export", "export_c", "read_keras", "read_sequences", "targets"]
+__all__ = [
+    "CProject",
+    "Network",
+    "Result",
+    "Step",
+    "Target",
+    "export",
+    "export_c",
+    "is_c_folder",
+    "on_windows",
+    "read_keras",
+    "read_sequences",
+    "streaming_of",
+    "targets",
+]

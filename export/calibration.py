@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..runtime.activations import UNLIMITED, Function
+from ..runtime.durable import open_regular
 from ..runtime.errors import InputError
 from ..runtime.network import (
     GRU,
@@ -303,9 +304,10 @@ def read_sequences(path: str | Path, features: Sequence[str] | int) -> npt.NDArr
     names = tuple(features) if not isinstance(features, int) else tuple(f"x{i}" for i in range(features))
     try:
         if where.suffix == ".npy":
-            return as_sequences(np.load(where, allow_pickle=False), len(names), str(where))
+            with open_regular(where) as file:
+                return as_sequences(np.load(file, allow_pickle=False), len(names), str(where))
         if where.suffix == ".npz":
-            with np.load(where, allow_pickle=False) as arrays:
+            with open_regular(where) as file, np.load(file, allow_pickle=False) as arrays:
                 if "sequences" not in arrays.files and len(arrays.files) != 1:
                     raise InputError(
                         f"{where}: holds the arrays {', '.join(arrays.files)}; call the one to use 'sequences'"

@@ -2,69 +2,100 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from ..runtime.bundle import Golden
 from ..runtime.errors import UnsupportedModelError
-from ..runtime.network import Affine, Masking, Network
+from ..runtime.golden import Golden
+from ..runtime.network import Network
+from .conditioning import Conditioning, conditioning, reference_of
+from .golden_inputs import LENGTHS, golden_inputs
+from .stability import RUNAWAY, runs_away
 
-# Lengths of the sequences, each from a reset: one long enough for an error to build up, and ever shorter ones.
-LENGTHS = (512, 256, 128, 64, 32, 16, 8, 4, 3, 1, 1)
-MASKED_FRACTION = 0.05
-# A model whose outputs become so many times larger once its state is carried past its window was not made for that.
-GROWTH = 100.0
-# And so many times larger than its first answers, no model's outputs become that has a use.
-RUNAWAY = 1e9
-SEED = 20240229
+# Where float32 cannot give so many dB over the whole length, shorter sequences are what can be proved.
+HELD_SNR_DB = 60.0
+SHORTEST = 4
 
 
-def carries_state(network: Network, calibration: npt.NDArray[np.float32] | None, window: int) -> bool:
-    """Whether a model trained on windows has bounded outputs when its state is carried on past them.
+@dataclass(frozen=True)
+class Proof:
+    """What artifacts are replayed on, and what may be asked of them.
 
-    Many with a relu cell have not: trained on 24 timesteps, they grow without limit over 500.
+    Attributes:
+        golden: sequences of inputs, each from a reset, and Keras's outputs on every prefix.
+        conditioning: what float32 itself can give of the model on these.
+        longest: timesteps that the state is carried for; None where there is no end to it.
+        bounded: whether the state can be carried past the window: it neither grows without bound, nor does float32
+            lose the model there.
+        chaotic_beyond: timesteps after which float32, Keras's own as any other, does not hold the model's outputs:
+            every rounding error becomes larger with each timestep. None where it does.
     """
-    outputs = np.abs(_reference(network)(golden_inputs(network, calibration)[: max(LENGTHS)]))
-    return bool(np.isfinite(outputs).all() and outputs.max() <= GROWTH * max(outputs[:window].max(), 1e-6))
+
+    golden: Golden
+    conditioning: Conditioning
+    longest: int | None = None
+    bounded: bool = True
+    chaotic_beyond: int | None = None
 
 
-def longest_sequence(network: Network, calibration: npt.NDArray[np.float32] | None, window: int | None) -> int | None:
-    """Timesteps that the state can be carried for; None where there is no end to it."""
-    return None if window is None or carries_state(network, calibration, window) else window
-
-
-def golden_vectors(network: Network, calibration: npt.NDArray[np.float32] | None, longest: int | None = None) -> Golden:
-    """Golden vectors of a network that can be streamed.
+def proof_of(network: Network, calibration: npt.NDArray[np.float32] | None, window: int | None) -> Proof:
+    """Golden vectors as long as the state can be carried, and what may be asked of an export on them.
 
     Args:
         network: read from Keras, so that it has a reference.
         calibration: (N, T, features); the inputs are drawn from it, or made up where there is none.
-        longest: timesteps of the longest sequence, for a model whose state cannot be carried further.
+        window: timesteps that the model was trained on at a time, if known. Where the state cannot be carried
+            further, the sequences are as long.
 
     Raises:
-        UnsupportedModelError: the network did not come from Keras, or Keras's outputs for it are not finite.
+        UnsupportedModelError: the network did not come from Keras, or its states or outputs grow without bound and it
+            has no window.
     """
-    inputs = golden_inputs(network, calibration)
+    inputs = golden_inputs(network, calibration, window)
+    golden = None if runs_away(network, inputs) else _golden(network, inputs, None)
+    if golden is None:
+        within = None if window is None else _golden(network, inputs, window)
+        if within is None:
+            raise _growing(network, window, calibration is None)
+        return Proof(within, conditioning(network, within), window, bounded=False)
+    measured = conditioning(network, golden)
+    if measured.held_snr_db >= HELD_SNR_DB:
+        return Proof(golden, measured)
+    length = max(LENGTHS) // 2
+    while length >= SHORTEST:
+        shorter = _golden(network, inputs, length)
+        held = None if shorter is None else conditioning(network, shorter)
+        if shorter is not None and held is not None and held.held_snr_db >= HELD_SNR_DB:
+            within = None if window is None else _golden(network, inputs, window)
+            if within is None:
+                return Proof(shorter, held, chaotic_beyond=length)
+            return Proof(within, conditioning(network, within), window, False, length)
+        length //= 2
+    return Proof(golden, measured)  # It is not the length: float32 does not hold a single timestep.
+
+
+def _golden(network: Network, inputs: npt.NDArray[np.float32], longest: int | None) -> Golden | None:
+    """Sequences of at most `longest` timesteps with Keras's outputs; None where these grow beyond all use."""
     starts = _starts(len(inputs), longest)
-    reference = _reference(network)
+    reference = reference_of(network)
     outputs = np.concatenate([reference(sequence) for sequence in np.split(inputs, starts[1:])]).astype(np.float32)
     early, largest = np.abs(outputs[:32]).max(), np.abs(outputs).max()
-    if not largest <= RUNAWAY * max(early, 1e-3):
-        raise UnsupportedModelError(
-            f"{network.name}: Keras's own outputs grow without bound as the state is carried on (up to {largest:.2g}); "
-            "check the model's weights, and if it was trained on windows of some timesteps, say how many (--window T)"
-        )
-    return Golden(inputs, outputs, starts)
+    return Golden(inputs, outputs, starts) if largest <= RUNAWAY * max(early, 1e-3) else None
 
 
-def _reference(network: Network) -> Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]:
-    if network.reference is None:
-        raise UnsupportedModelError(
-            f"{network.name}: the network has no reference to prove its exports against; read it with read_keras"
-        )
-    return network.reference
+def _growing(network: Network, window: int | None, made_up: bool) -> UnsupportedModelError:
+    remedies = (
+        [] if window is not None else ["if it was trained on windows of some timesteps, say how many (--window T)"]
+    )
+    if made_up:
+        remedies.append("give inputs like those it will see (--calibration FILE)")
+    where = "as the state is carried on" if window is None else f"within {window} timesteps"
+    return UnsupportedModelError(
+        f"{network.name}: Keras's own states or outputs grow without bound {where}; "
+        f"{', or '.join([*remedies, 'check the weights'])}"
+    )
 
 
 def _starts(steps: int, longest: int | None) -> tuple[int, ...]:
@@ -73,50 +104,3 @@ def _starts(steps: int, longest: int | None) -> tuple[int, ...]:
     for start, length in zip(np.cumsum((0, *LENGTHS[:-1])), LENGTHS, strict=True):
         starts.extend(range(int(start), int(start) + length, longest or steps))
     return tuple(starts)
-
-
-def golden_inputs(network: Network, calibration: npt.NDArray[np.float32] | None) -> npt.NDArray[np.float32]:
-    """The inputs of the golden vectors: (sum of LENGTHS, features), the same for the same arguments."""
-    rng = np.random.default_rng(SEED)
-    if calibration is None:
-        inputs = _undo_normalisation(network, synthetic_inputs(rng, sum(LENGTHS), network.features))
-    else:
-        inputs = _drawn(rng, calibration)
-    if network.mask_value is not None:
-        inputs[rng.random(len(inputs)) < MASKED_FRACTION] = network.mask_value
-    return inputs.astype(np.float32)
-
-
-def synthetic_inputs(rng: np.random.Generator, steps: int, features: int) -> npt.NDArray[np.float64]:
-    """Signals around zero that open and shut gates: slow drifts, plateaus, jumps and noise, now weak, now strong."""
-    noise = rng.standard_normal((steps, features))
-    drift = np.cumsum(rng.standard_normal((steps, features)), axis=0)
-    drift -= np.linspace(0, 1, steps)[:, None] * drift[-1]
-    drift /= np.abs(drift).max(0) + 1e-9
-    held = np.repeat(rng.standard_normal((steps // 16 + 1, features)), 16, axis=0)[:steps]
-    strength = np.repeat(rng.choice([0.3, 1.0, 3.0], (steps // 64 + 1, 1)), 64, axis=0)[:steps]
-    return strength * (noise + 2 * drift + held) / 2
-
-
-def _drawn(rng: np.random.Generator, calibration: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """A contiguous run of the calibration data for each length; data shorter than that is run through again."""
-    long = calibration.reshape(-1, calibration.shape[-1])
-    runs: list[npt.NDArray[np.float32]] = []
-    for length in LENGTHS:
-        start = int(rng.integers(len(long)))
-        runs.append(long[np.arange(start, start + length) % len(long)])
-    return np.concatenate(runs).astype(np.float64)
-
-
-def _undo_normalisation(network: Network, z: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Raw inputs that become `z` behind the affine layers with which the network begins."""
-    leading: list[Affine] = []
-    for layer in network.layers:
-        if isinstance(layer, Affine):
-            leading.append(layer)
-        elif not isinstance(layer, Masking):
-            break
-    for layer in reversed(leading):
-        scale = np.where(layer.scale == 0, 1, layer.scale)
-        z = (z - layer.offset) / scale + layer.center
-    return z

@@ -6,39 +6,41 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import numpy.typing as npt
 
 from ..runtime import elm
-from ..runtime.backends import open_artifact
-from ..runtime.bundle import Artifact, Bundle, File, Golden, Manifest, write_bundle
-from ..runtime.errors import InputError, ParityError, UnsupportedModelError
+from ..runtime.backends import Opened, open_artifact
+from ..runtime.bundle import Bundle, write_bundle
+from ..runtime.errors import BackendUnavailableError, InputError, ParityError, UnsupportedModelError
+from ..runtime.golden import Golden
+from ..runtime.manifest import FORMATS, GRAPHS, Artifact, File, Manifest
 from ..runtime.model import replay
 from ..runtime.network import Network
-from ..runtime.parity import TOLERANCES, Parity, compare
+from ..runtime.parity import TOLERANCES, Parity, Tolerance, least_of_an_output
 from ..runtime.sequence import replay_sequences
 from ..runtime.stream import Stream
+from ..runtime.streaming import Streaming
 from ..runtime.tflite_metadata import METADATA_NAME
 from .calibration import Calibration, as_sequences, record
 from .description import describe
-from .golden import golden_vectors, longest_sequence
 from .products import is_integer, products
 from .to_native import native_step_file
 from .to_tflite import INTEGER_PRECISIONS, tflite_sequence_graph, tflite_step_graph
+from .travelling import limit_for, shortened
 from .unstreamable import UnstreamableModel
+from .windows import proof_for, streaming_of
 
 if TYPE_CHECKING:
     from keras import Model as KerasModel
 
-FORMATS = ("tflite", "onnx", "native")
 SUFFIXES = {"native": "elm"}
 PRECISIONS = tuple(TOLERANCES)
-GRAPHS = ("step", "sequence")
-_NETWORK = "model.float32.elm"  # In every bundle of a model that can be streamed, asked for or not.
 _PACKAGES = ("edgelstm", "keras", "tensorflow", "ai-edge-litert", "onnx", "onnxruntime", "tf2onnx", "numpy")
 
 
@@ -79,19 +81,48 @@ class Target:
         return f"{self.format} {self.precision}" + ("" if self.graph == "step" else f" ({self.graph})")
 
 
+# In every bundle of a model that can be streamed, asked for or not: it runs wherever NumPy does.
+NETWORK = Target("native", "step", "float32")
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step of an export that is begun: what it is, how many are done, and of how many."""
+
+    what: str
+    done: int
+    of: int
+
+
 @dataclass(frozen=True)
 class Result:
-    """An artifact that was made and replayed."""
+    """An artifact that was made and replayed.
+
+    Attributes:
+        target: what it is.
+        content: its bytes.
+        answers: to the golden inputs.
+        parity: of these with Keras's.
+        tolerance: what is asked of them.
+        keras_float32: how far Keras's own float32 is from the network in float64, where that is known.
+    """
 
     target: Target
     content: bytes
+    answers: npt.NDArray[np.float32]
     parity: Parity
-    min_snr_db: float
+    tolerance: Tolerance
+    keras_float32: Parity | None = None
+
+    @property
+    def min_snr_db(self) -> float:
+        """The least ratio."""
+        return self.tolerance.snr_db
 
     @property
     def passed(self) -> bool:
         """Whether it computes what Keras computes, within its tolerance."""
-        return self.parity.within(self.min_snr_db)
+        return self.tolerance.met_by(self.parity)
 
 
 def targets(
@@ -128,17 +159,20 @@ def export(
     features: Sequence[str] | None = None,
     outputs: Sequence[str] | None = None,
     window: int | None = None,
+    hop: int | None = None,
+    carry: bool = False,
     training: Mapping[str, Any] | None = None,
     min_snr: float | None = None,
     keep_going: bool = False,
     legacy_tflite: bool = False,
     report: Callable[[Result], None] | None = None,
+    progress: Callable[[Step], None] | None = None,
 ) -> Bundle:
     """Export a model, prove every artifact against Keras, and write the bundle.
 
     Args:
         source: a network from `read_keras`, a Keras model, or the path of one.
-        path: where to: a `.edge` file, or a folder.
+        path: where to: a `.edge` file, or a folder. A bundle that is there is replaced.
         formats: of `tflite`, `onnx`, `native`.
         precisions: of `float32`, `float16`, `dynamic`, `int8`, `int16x8`. Combinations that do not exist are left out.
         graphs: `step`, to be streamed, and `sequence`, which takes whole sequences. A model that cannot be streamed can
@@ -148,13 +182,18 @@ def export(
         name: what to call the model; by default what Keras or the file calls it.
         features: names of the inputs.
         outputs: names of the outputs.
-        window: timesteps that the model was trained on at a time; by default the fixed length of its input. Where
-            its outputs grow without bound beyond that, it is calibrated and proved on sequences of that length only.
+        window: timesteps that the model was trained on at a time; by default the fixed length of its input. Where it is
+            given, the model streams by this window: each answer is Keras's on the last `window` inputs. So it does by
+            default, where its input has a fixed length and it gives one answer for that.
+        hop: by window, timesteps between two answers; 1 by default.
+        carry: carry the state on all the same. Where it grows without bound beyond the window, the model is calibrated
+            and proved on sequences of that length only.
         training: what else training knows, kept in the manifest.
         min_snr: least signal-to-noise ratio in dB, in place of each precision's own.
         keep_going: leave out what fails instead of writing no bundle.
         legacy_tflite: keep every TFLite file loadable by tflite-runtime 2.14.
         report: called with every artifact once it is made and replayed.
+        progress: called with each step when it is begun.
 
     Returns:
         The bundle as it was written.
@@ -167,59 +206,84 @@ def export(
         BackendUnavailableError: an artifact cannot be replayed because its runtime is not installed.
     """
     wanted, _ = targets(formats, precisions, graphs)
-    if window is not None and window < 1:
-        raise InputError(f"a window has at least 1 timestep, not {window}")
     if min_snr is not None and math.isnan(min_snr):
         raise InputError("the least signal-to-noise ratio is a number of dB, not NaN")
-    if isinstance(source, Network):
-        network = source if name is None else replace(source, name=name)
-    else:
-        from .from_keras import read_keras
-
-        try:
-            network = read_keras(source, name=name)
-        except UnsupportedModelError:
-            if {target.graph for target in wanted} != {"sequence"}:
-                raise
-            return _export_unstreamable(
-                UnstreamableModel.of(source, name),
-                path,
-                wanted,
-                features,
-                outputs,
-                window,
-                training,
-                min_snr,
-                keep_going,
-                report,
-            )
-    data = None if calibration is None else as_sequences(calibration, network.features)
-    window = window or network.window
-    longest = longest_sequence(network, data, window)
-    recorded: Calibration | None = None
-    if data is None:
-        large = any(is_integer(product) for layer in network.layers for product in products(layer))
-        if large and (integer := sorted({t.precision for t in wanted if t.calibrated})):
-            verb = "needs" if len(integer) == 1 else "need"
-            raise InputError(
-                f"tflite {' and '.join(integer)} {verb} calibration data to find the ranges of the model's inputs: "
-                "representative inputs as .npy, .npz or .csv (--calibration FILE)"
-            )
-    elif any(t.learns for t in wanted):
-        recorded = record(network, data, longest)
-    golden = golden_vectors(network, data, longest)
-    manifest = _manifest(network.name, network.features, network.outputs, features, outputs, window, training)
-    manifest = replace(manifest, layers=describe(network), parameters=network.parameters, carries_state=longest is None)
-    results: list[Result] = []
     # An ONNX step graph takes whole sequences as well, so it stands for both.
-    steps = [replace(target, graph="step") if target.format == "onnx" else target for target in wanted]
-    for target in dict.fromkeys(steps):
+    steps = [replace(target, graph="step") if target.format == "onnx" else target for target in (*wanted, NETWORK)]
+    made = list(dict.fromkeys(steps))
+    _begin(progress, None, made)
+    try:
+        network = _network(source, name)
+        data = None if calibration is None else as_sequences(calibration, network.features)
+        if data is None:
+            _check_calibration(wanted, network)
+        streaming = streaming_of(network, carry, window, hop)
+        manifest = _manifest(network.name, network.features, network.outputs, features, outputs, streaming, training)
+        proof, streaming = proof_for(network, data, streaming)
+    except UnsupportedModelError:
+        if isinstance(source, Network) or {target.graph for target in wanted} != {"sequence"}:
+            raise
+        return _export_unstreamable(
+            UnstreamableModel.of(source, name),
+            path,
+            wanted,
+            features,
+            outputs,
+            training,
+            min_snr,
+            keep_going,
+            report,
+            progress,
+        )
+    recorded: Calibration | None = None
+    if data is not None and any(target.learns for target in wanted):
+        recorded = record(network, data, proof.longest)
+    manifest = replace(
+        manifest,
+        streaming=streaming,
+        layers=describe(network),
+        parameters=network.parameters,
+        keras_float32=proof.conditioning.keras,
+        chaotic_beyond=proof.chaotic_beyond,
+        probabilities=proof.conditioning.probabilities,
+    )
+    results: list[Result] = []
+    for target in made:
+        _begin(progress, target, made)
         content = _content(network, target, manifest, recorded, legacy_tflite)
-        results.append(Result(target, content, _parity(target, content, network, golden), _least(target, min_snr)))
+        tolerance = proof.conditioning.tolerance(target.precision, min_snr)
+        replayed = _replayed(target, content, network, proof.golden, tolerance)
+        results.append(replace(replayed, keras_float32=proof.conditioning.keras))
         if report is not None:
             report(results[-1])
-    native = Target("native", "step", "float32")
-    return _write(path, manifest, results, golden, _content(network, native, manifest, None, False), keep_going)
+    return _write(path, manifest, results, proof.golden, keep_going, data is None)
+
+
+def _check_calibration(wanted: Sequence[Target], network: Network) -> None:
+    large = any(is_integer(product) for layer in network.layers for product in products(layer))
+    if large and (integer := sorted({target.precision for target in wanted if target.calibrated})):
+        verb = "needs" if len(integer) == 1 else "need"
+        raise InputError(
+            f"tflite {' and '.join(integer)} {verb} calibration data to find the ranges of the model's inputs: "
+            "representative inputs as .npy, .npz or .csv (--calibration FILE)"
+        )
+
+
+def _network(source: Network | KerasModel | str | Path, name: str | None) -> Network:
+    if isinstance(source, Network):
+        return source if name is None else replace(source, name=name)
+    from .from_keras import read_keras
+
+    return read_keras(source, name=name)
+
+
+def _begin(progress: Callable[[Step], None] | None, target: Target | None, made: Sequence[Target]) -> None:
+    if progress is None:
+        return
+    if target is None:
+        progress(Step("Keras's own answers", 0, 1 + len(made)))
+    else:
+        progress(Step(f"{target}, replayed against Keras", 1 + made.index(target), 1 + len(made)))
 
 
 def _export_unstreamable(
@@ -228,11 +292,11 @@ def _export_unstreamable(
     wanted: Sequence[Target],
     features: Sequence[str] | None,
     outputs: Sequence[str] | None,
-    window: int | None,
     training: Mapping[str, Any] | None,
     min_snr: float | None,
     keep_going: bool,
     report: Callable[[Result], None] | None,
+    progress: Callable[[Step], None] | None,
 ) -> Bundle:
     wanted = [target for target in wanted if target.precision == "float32"]
     if not wanted:
@@ -240,17 +304,22 @@ def _export_unstreamable(
             f"{model.name}: cannot be streamed, and sequence graphs of such models exist in float32 alone "
             "(--precision float32)"
         )
+    made = list(dict.fromkeys(wanted))
+    _begin(progress, None, made)
     golden = model.golden()
-    manifest = _manifest(model.name, model.features, model.outputs, features, outputs, window, training)
-    manifest = replace(manifest, streamable=False, layers=model.layers, parameters=model.parameters)
+    manifest = _manifest(model.name, model.features, model.outputs, features, outputs, None, training)
+    manifest = replace(manifest, layers=model.layers, parameters=model.parameters, probabilities=model.probabilities)
     results: list[Result] = []
-    for target in dict.fromkeys(wanted):
+    for target in made:
+        _begin(progress, target, made)
         content = model.convert(target.format)
-        parity = compare(replay_sequences(target.format, content, target.file, golden), golden.outputs)
-        results.append(Result(target, content, parity, _least(target, min_snr)))
+        answers = replay_sequences(target.format, content, target.file, golden)
+        least = TOLERANCES[target.precision] if min_snr is None else min_snr
+        tolerance = Tolerance(least, least_of_an_output(least), model.probabilities)
+        results.append(Result(target, content, answers, tolerance.compare(answers, golden.outputs), tolerance))
         if report is not None:
             report(results[-1])
-    return _write(path, manifest, results, golden, None, keep_going)
+    return _write(path, manifest, results, golden, keep_going, True)
 
 
 def _content(
@@ -260,7 +329,7 @@ def _content(
         "name": manifest.name,
         "features": manifest.features,
         "outputs": manifest.outputs,
-        "window": manifest.window,
+        "streaming": None if manifest.streaming is None else asdict(manifest.streaming),
         "layers": manifest.layers,
         "parameters": manifest.parameters,
         "graph": target.graph,
@@ -277,14 +346,25 @@ def _content(
     return tflite_step_graph(network, target.precision, description, recorded, legacy_tflite)
 
 
-def _parity(target: Target, content: bytes, network: Network, golden: Golden) -> Parity:
-    if target.graph == "step":
-        session = open_artifact(target.format, content, target.file).session()
-        return compare(replay(Stream(session, b"", network.name), golden), golden.outputs)
+def _replayed(target: Target, content: bytes, network: Network, golden: Golden, tolerance: Tolerance) -> Result:
     expected = golden.outputs
-    if not network.return_sequences:
-        expected = expected[[*(s - 1 for s in golden.starts[1:]), -1]]
-    return compare(replay_sequences(target.format, content, target.file, golden), expected)
+    if target.graph == "step":
+        answers = replay(Stream(_opened(target, content), b"", network.name, golden.window), golden)
+    else:
+        answers = replay_sequences(target.format, content, target.file, golden)
+        if not network.return_sequences and golden.window is None:
+            expected = expected[[*(s - 1 for s in golden.starts[1:]), -1]]
+    return Result(target, content, answers, tolerance.compare(answers, expected), tolerance)
+
+
+def _opened(target: Target, content: bytes) -> Opened:
+    """On the engine, or, where it was not built, on NumPy, which reads the same file."""
+    try:
+        return open_artifact(target.format, content, target.file)
+    except BackendUnavailableError:
+        if target.format != "native":
+            raise
+        return open_artifact("numpy", content, target.file)
 
 
 def _manifest(
@@ -293,20 +373,18 @@ def _manifest(
     outputs: int,
     feature_names: Sequence[str] | None,
     output_names: Sequence[str] | None,
-    window: int | None,
+    streaming: Streaming | None,
     training: Mapping[str, Any] | None,
 ) -> Manifest:
     return Manifest(
         name=re.sub(r"[^\w.-]+", "_", name),
         features=_names("features", feature_names, features, "x"),
         outputs=_names("outputs", output_names, outputs, "y"),
-        streamable=True,
-        window=window,
+        streaming=streaming,
         layers=(),
         parameters=0,
         artifacts=(),
-        network=None,
-        golden=File("golden.npz", 0, ""),
+        golden=File("golden.npz", 0, "0" * 64),
         training=dict(training or {}),
         versions={package: version for package in _PACKAGES if (version := _version(package))},
     )
@@ -321,30 +399,24 @@ def _names(what: str, given: Sequence[str] | None, count: int, stem: str) -> tup
     return names
 
 
-def _least(target: Target, min_snr: float | None) -> float:
-    return TOLERANCES[target.precision] if min_snr is None else min_snr
-
-
 def _write(
     path: str | Path,
     manifest: Manifest,
     results: Sequence[Result],
     golden: Golden,
-    network: bytes | None,
     keep_going: bool,
+    made_up: bool,
 ) -> Bundle:
     passed = [result for result in results if result.passed]
     failed = [result for result in results if not result.passed]
     if failed and not (keep_going and passed):
-        worst = "; ".join(f"{r.target}: {r.parity.shortfall(r.min_snr_db, manifest.outputs)}" for r in failed)
+        worst = "; ".join(f"{r.target}: {r.tolerance.shortfall(r.parity, manifest.outputs)}" for r in failed)
         raise ParityError(
-            f"{manifest.name}: not within tolerance of Keras, so no bundle is written: {worst}. Leave these out, "
-            "pass --keep-going to write the others, or --min-snr to accept less",
+            f"{manifest.name}: not within tolerance of Keras, so no bundle is written: {worst}. {_remedies(made_up)}",
             tuple(results),
         )
+    golden = _travelling(golden, passed)
     files = {r.target.file: r.content for r in passed} | {"golden.npz": golden.to_bytes()}
-    if network is not None:
-        files[_NETWORK] = network
     manifest = replace(
         manifest,
         artifacts=tuple(
@@ -354,14 +426,36 @@ def _write(
                 graph=r.target.graph,
                 precision=r.target.precision,
                 parity=r.parity,
-                min_snr_db=r.min_snr_db,
+                min_snr_db=r.tolerance.snr_db,
+                min_output_snr_db=r.tolerance.output_snr_db,
             )
             for r in passed
         ),
-        network=None if network is None else File.of(_NETWORK, network),
         golden=File.of("golden.npz", files["golden.npz"]),
     )
     return write_bundle(path, manifest, files)
+
+
+def _remedies(made_up: bool) -> str:
+    remedies = "Leave these out, pass --keep-going to write the others, or --min-snr to accept less"
+    if not made_up:
+        return remedies
+    return (
+        "The inputs were made up and may be unlike those that the model was trained on: pass recorded ones first "
+        f"(--calibration FILE). If it still fails: {remedies[0].lower()}{remedies[1:]}"
+    )
+
+
+def _travelling(golden: Golden, passed: Sequence[Result]) -> Golden:
+    """The part of the golden vectors that the bundle carries: one on which everything that passed on all passes."""
+    limit = limit_for(min(len(r.content) for r in passed))
+    found = shortened(golden, limit)
+    for result in passed:
+        if len(result.answers) != len(golden.outputs):
+            continue  # Answers at the ends of sequences only: another file answers there too.
+        if not result.tolerance.met_by(result.tolerance.compare(result.answers[found.rows], found.golden.outputs)):
+            return golden
+    return found.golden
 
 
 def _version(package: str) -> str | None:

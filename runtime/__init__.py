@@ -5,7 +5,7 @@
 >>> y = stream.step(x)
 """
 
-from .bundle import Bundle, Golden, Manifest
+from .bundle import Bundle
 from .errors import (
     BackendUnavailableError,
     BundleError,
@@ -15,9 +15,12 @@ from .errors import (
     UnsupportedModelError,
 )
 from .fleet import Fleet
+from .golden import Golden
+from .manifest import Manifest
 from .model import Model, load
 from .parity import Parity
 from .stream import Stream
+from .streaming import Streaming, Window
 
 __version__ = "0.1.0"
 
@@ -34,6 +37,8 @@ __all__ = [
     "Parity",
     "ParityError",
     "Stream",
+    "Streaming",
     "UnsupportedModelError",
+    "Window",
     "load",
 ]

@@ -1,4 +1,4 @@
-"""Reading and writing what a bundle is kept in: an uncompressed zip, or a folder. Whole or not at all.
+"""Reading what a bundle is kept in, an uncompressed zip or a folder, and writing files whole or not at all.
 
 Modules of the standard library that only some calls need are imported there: a device's program that loads one model
 and steps it should start at once.
@@ -7,35 +7,12 @@ and steps it should start at once.
 from __future__ import annotations
 
 import io
-import os
-import stat
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from pathlib import Path
 
+from .durable import open_regular, read_regular
 from .errors import BundleError
-
-
-@contextmanager
-def replacing(path: Path) -> Generator[Path]:
-    """A temporary file beside `path` that takes its place when the block succeeds, and vanishes when not."""
-    import tempfile
-
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        # mkstemp's 0600 would make a shared file private; take what the process would have created.
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o666 & ~mask)
-        temporary.replace(path)
-    finally:
-        with suppress(FileNotFoundError):
-            temporary.unlink()
+from .folder import write_folder as write_folder  # Bundles are written with it or the two here.
 
 
 def zipped(content: Mapping[str, bytes]) -> bytes:
@@ -51,45 +28,16 @@ def zipped(content: Mapping[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
-def write_folder(where: Path, content: Mapping[str, bytes], marker: str, what: str) -> None:
-    """Write a folder whole or not at all, in place of one that holds a file called `marker`, or of an empty one.
-
-    `what` it is goes into the error.
-
-    Raises:
-        BundleError: something else is there; it is left alone.
-        OSError: the folder cannot be written.
-    """
-    import shutil
-    import tempfile
-
-    if where.exists() and not (where / marker).is_file() and (not where.is_dir() or any(where.iterdir())):
-        raise BundleError(f"{where}: exists and is not {what}; choose another output or remove it")
-    temporary = Path(tempfile.mkdtemp(prefix=f".{where.name}.", dir=where.absolute().parent))
-    try:
-        for name, data in content.items():
-            (temporary / name).parent.mkdir(parents=True, exist_ok=True)
-            (temporary / name).write_bytes(data)
-        temporary.chmod(0o755)
-        if where.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{where.name}.", dir=where.absolute().parent))
-            where.rename(old / "old")
-            temporary.rename(where)
-            shutil.rmtree(old)
-        else:
-            temporary.rename(where)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
 def members(where: Path) -> list[tuple[str, int]]:
     """Names and sizes in a `.edge` file, as it says itself."""
     import zipfile
 
     try:
-        with zipfile.ZipFile(where) as archive:
+        with open_regular(where) as file, zipfile.ZipFile(file) as archive:
             return [(info.filename, info.file_size) for info in archive.infolist()]
-    except (OSError, zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+    except OSError as error:
+        raise BundleError(f"{where}: not a readable bundle ({error.strerror or error})") from error
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
         raise BundleError(f"{where}: not a readable bundle ({error})") from error
 
 
@@ -105,8 +53,8 @@ def read_member(where: Path, name: str, limit: int, exact: bool = False) -> byte
             actual = member.stat().st_size
             if actual > limit or (exact and actual != limit):
                 raise _wrong_size(where, name, actual, limit)
-            return member.read_bytes()
-        with zipfile.ZipFile(where) as archive:
+            return read_regular(member)
+        with open_regular(where) as file, zipfile.ZipFile(file) as archive:
             members = [info for info in archive.infolist() if info.filename == name]
             if len(members) != 1:
                 raise BundleError(f"{where}: holds {len(members)} files called {name}; it is damaged or not a bundle")
@@ -119,7 +67,9 @@ def read_member(where: Path, name: str, limit: int, exact: bool = False) -> byte
             return archive.read(info)
     except FileNotFoundError as error:
         raise BundleError(f"{where}: {name} is missing; it is damaged or not a bundle") from error
-    except (OSError, zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+    except OSError as error:
+        raise BundleError(f"{where}: not a readable bundle ({error.strerror or error})") from error
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
         raise BundleError(f"{where}: not a readable bundle ({error})") from error
 
 

@@ -1,184 +1,26 @@
 """The bundle: one `.edge` file (an uncompressed, reproducible zip) or a folder of the same content.
 
-It holds `manifest.json`, the artifacts, the network itself and the golden vectors. Every file is listed in the
+It holds `manifest.json`, the artifacts and the golden vectors. Every file is listed in the
 manifest with its size and SHA-256, and nothing is used before both are checked. `archive.py` reads and writes them.
 """
 
 from __future__ import annotations
 
-import io
-import json
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
-from pathlib import Path, PurePosixPath
-from typing import Any, cast
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
-from .archive import members, read_member, replacing, write_folder, zipped
+from .archive import members, read_member, write_folder, zipped
+from .durable import open_regular, replacing
 from .errors import BundleError
-from .parity import Parity
+from .folder import replacing_folder, standing_in
+from .golden import Golden
+from .manifest import MANIFEST, MAX_MANIFEST_BYTES, File, Manifest
 from .signature import MAX_SIGNATURE_BYTES, SIGNATURE, check_signature, required_signers
 
-VERSION = 1
-MANIFEST = "manifest.json"
-MAX_MANIFEST_BYTES = 16 * 2**20
-
-
-@dataclass(frozen=True)
-class File:
-    """A file of the bundle: its name inside, its size in bytes and its SHA-256 in hexadecimal."""
-
-    file: str
-    size: int
-    sha256: str
-
-    @classmethod
-    def of(cls, name: str, content: bytes) -> File:
-        """Describe `content`."""
-        import hashlib
-
-        return cls(name, len(content), hashlib.sha256(content).hexdigest())
-
-
-@dataclass(frozen=True)
-class Artifact(File):
-    """An exported file: a format × a graph × a precision, its parity with Keras at export, and the least allowed."""
-
-    format: str
-    graph: str
-    precision: str
-    parity: Parity
-    min_snr_db: float
-
-    @property
-    def label(self) -> str:
-        """Such as `tflite float32`, or `tflite float32 (sequence)`."""
-        return f"{self.format} {self.precision}" + ("" if self.graph == "step" else f" ({self.graph})")
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What a bundle says of itself.
-
-    Attributes:
-        name: what the model is called.
-        features: names of the inputs, in order.
-        outputs: names of the outputs, in order.
-        streamable: whether it can be stepped; if not, it holds sequence graphs only.
-        window: number of timesteps that the model was trained on at a time, if known.
-        layers: one line of description per layer, for people.
-        parameters: number of weights.
-        artifacts: the exported files.
-        network: the network itself as a native float32 file, which needs no interpreter; None if not streamable.
-        golden: an input sequence and Keras's outputs for it.
-        training: what training recorded (task, target, horizon, sampling, labels), if anything.
-        versions: the packages that made the bundle.
-        carries_state: whether the state can be carried past the window; not where outputs grow without bound then.
-    """
-
-    name: str
-    features: tuple[str, ...]
-    outputs: tuple[str, ...]
-    streamable: bool
-    window: int | None
-    layers: tuple[str, ...]
-    parameters: int
-    artifacts: tuple[Artifact, ...]
-    network: File | None
-    golden: File
-    training: dict[str, Any] = field(default_factory=dict[str, Any])
-    versions: dict[str, str] = field(default_factory=dict[str, str])
-    carries_state: bool = True
-
-    def to_bytes(self) -> bytes:
-        """JSON, the same for the same manifest."""
-        return (json.dumps({"version": VERSION, **asdict(self)}, indent=1) + "\n").encode()
-
-    @classmethod
-    def from_bytes(cls, content: bytes, source: str) -> Manifest:
-        """Read a manifest.
-
-        Raises:
-            BundleError: it is damaged, incomplete or of a later version.
-        """
-        try:
-            raw: dict[str, Any] = json.loads(content)
-            version = raw.pop("version")
-            if version > VERSION:
-                raise BundleError(
-                    f"{source}: bundle format {version} is newer than this EdgeLSTM reads ({VERSION}); update EdgeLSTM"
-                )
-            raw["artifacts"] = tuple(
-                Artifact(parity=Parity(**artifact.pop("parity")), **artifact) for artifact in raw["artifacts"]
-            )
-            for key in ("features", "outputs", "layers"):
-                raw[key] = tuple(str(text) for text in raw[key])
-            raw["network"] = File(**raw["network"]) if raw["network"] else None
-            raw["golden"] = File(**raw["golden"])
-            manifest = cls(**raw)
-            for entry in manifest.files:
-                _check_entry(entry, source)
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise BundleError(f"{source}: {MANIFEST} is not a bundle's manifest ({error})") from error
-        return manifest
-
-    @property
-    def files(self) -> tuple[File, ...]:
-        """Every file of the bundle but the manifest."""
-        written = {entry.file for entry in self.artifacts}
-        network = [self.network] if self.network and self.network.file not in written else []
-        return (*self.artifacts, *network, self.golden)
-
-
-@dataclass(frozen=True)
-class Golden:
-    """Golden vectors: sequences of inputs, each from a reset, and Keras's outputs for them.
-
-    Attributes:
-        inputs: (T, features).
-        outputs: (T, outputs); for a sequence graph that answers once per sequence, (sequences, outputs).
-        starts: indices of the timesteps before which the state is reset; the first is 0.
-    """
-
-    inputs: npt.NDArray[np.float32]
-    outputs: npt.NDArray[np.float32]
-    starts: tuple[int, ...]
-
-    def sequences(self) -> Iterator[npt.NDArray[np.float32]]:
-        """The inputs of each sequence."""
-        for start, stop in zip(self.starts, (*self.starts[1:], len(self.inputs)), strict=True):
-            yield self.inputs[start:stop]
-
-    def to_bytes(self) -> bytes:
-        """A `.npz` file; the same vectors give the same bytes."""
-        buffer = io.BytesIO()
-        np.savez(buffer, inputs=self.inputs, outputs=self.outputs, starts=np.array(self.starts, np.int64))
-        return buffer.getvalue()
-
-    @classmethod
-    def from_bytes(cls, content: bytes, source: str) -> Golden:
-        """Read golden vectors.
-
-        Raises:
-            BundleError: the file is damaged.
-        """
-        from zipfile import BadZipFile
-
-        try:
-            with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-                inputs = np.asarray(arrays["inputs"], np.float32)
-                outputs = np.asarray(arrays["outputs"], np.float32)
-                starts = tuple(int(s) for s in arrays["starts"])
-            if inputs.ndim != 2 or outputs.ndim != 2 or starts[0] != 0:
-                raise ValueError(f"unexpected shapes {inputs.shape}, {outputs.shape}")
-            if list(starts) != sorted(set(starts)) or starts[-1] >= len(inputs):
-                raise ValueError("unordered resets")
-        except (KeyError, ValueError, TypeError, IndexError, OSError, EOFError, BadZipFile) as error:
-            raise BundleError(f"{source}: not readable golden vectors ({error})") from error
-        return cls(inputs, outputs, starts)
+# In a folder, the manifest's SHA-256 as `sha256sum` writes it; in a zip, the zip's own check covers the manifest.
+_SUM = f"{MANIFEST}.sha256"
 
 
 @dataclass(frozen=True)
@@ -208,11 +50,12 @@ class Bundle:
             BundleError: there is no bundle at `path`, or it is damaged, forged, unsigned where it must be signed, or
                 of a later version.
         """
-        where = Path(path)
+        where = standing_in(Path(path))
         if not where.exists():
             raise BundleError(f"{where}: no such file or folder")
         signers = required_signers(allowed_signers)
         content = read_member(where, MANIFEST, MAX_MANIFEST_BYTES)
+        _check_sum(where, content)
         signer = None
         if signers is not None:
             signer = check_signature(content, _read_signature(where), signers, str(where))
@@ -241,28 +84,46 @@ class Bundle:
 
 def read_manifest(path: str | os.PathLike[str]) -> bytes:
     """The bytes of a bundle's manifest, which are what is signed."""
-    return read_member(Path(path), MANIFEST, MAX_MANIFEST_BYTES)
+    return read_member(standing_in(Path(path)), MANIFEST, MAX_MANIFEST_BYTES)
 
 
-def add_signature(path: str | os.PathLike[str], signature: bytes) -> None:
-    """Put a signature of its manifest into a bundle, in place of one that it had; nothing else changes.
+def add_signature(path: str | os.PathLike[str], manifest: bytes, signature: bytes) -> None:
+    """Put a manifest and its signature into a bundle, in place of those that it had; nothing else changes.
 
     Raises:
         BundleError: `path` is no bundle, or cannot be written.
     """
-    where = Path(path)
+    import shutil
+
+    where = standing_in(Path(path))
     try:
         if where.is_dir():
-            with replacing(where / SIGNATURE) as temporary:
-                temporary.write_bytes(signature)
+            with replacing_folder(where, MANIFEST, "a bundle") as temporary:
+                shutil.copytree(where, temporary, symlinks=True, dirs_exist_ok=True)
+                (temporary / MANIFEST).write_bytes(manifest)
+                (temporary / _SUM).write_bytes(_sum(manifest))
+                (temporary / SIGNATURE).write_bytes(signature)
             return
         content = {name: read_member(where, name, size) for name, size in members(where)}
-        content.pop(SIGNATURE, None)
-        first = {MANIFEST: content.pop(MANIFEST), SIGNATURE: signature}
+        first = {MANIFEST: manifest, SIGNATURE: signature}
+        rest = {name: data for name, data in content.items() if name not in first}
         with replacing(where) as temporary:
-            temporary.write_bytes(zipped({**first, **content}))
+            temporary.write_bytes(zipped({**first, **rest}))
     except OSError as error:
         raise BundleError(f"{where}: cannot be written ({error.strerror or error}); it is as it was") from error
+
+
+def is_bundle(path: Path) -> bool:
+    """Whether a bundle is at a path, and would be replaced; a damaged one counts, so that it can be written again."""
+    try:
+        if path.is_dir():
+            return (path / MANIFEST).is_file()
+        with open_regular(path) as file:
+            head = file.read(30 + len(MANIFEST))
+        # A zip whose first file is the manifest: documents and Keras files are zips as well.
+        return head[:4] == b"PK\3\4" and head[30:] == MANIFEST.encode()
+    except OSError:
+        return False
 
 
 def write_bundle(path: str | os.PathLike[str], manifest: Manifest, files: Mapping[str, bytes]) -> Bundle:
@@ -280,23 +141,17 @@ def write_bundle(path: str | os.PathLike[str], manifest: Manifest, files: Mappin
     """
     where = Path(path)
     content = {MANIFEST: manifest.to_bytes(), **{entry.file: files[entry.file] for entry in manifest.files}}
+    if where.is_file() and where.suffix == ".edge" and not is_bundle(where):
+        raise BundleError(f"{where}: exists and is not a bundle; choose another output or remove it")
     try:
         if where.suffix == ".edge":
             with replacing(where) as temporary:
                 temporary.write_bytes(zipped(content))
         else:
-            write_folder(where, content, MANIFEST, "a bundle")
+            write_folder(where, {**content, _SUM: _sum(content[MANIFEST])}, MANIFEST, "a bundle")
     except OSError as error:
         raise BundleError(f"{where}: cannot be written ({error.strerror or error}); nothing was left there") from error
     return Bundle(where, manifest)
-
-
-def _check_entry(entry: File, source: str) -> None:
-    parts = PurePosixPath(entry.file).parts
-    if not parts or entry.file.startswith("/") or ".." in parts or "\\" in entry.file or ":" in entry.file:
-        raise BundleError(f"{source}: the manifest names a file outside the bundle: {entry.file!r}")
-    if not isinstance(cast(Any, entry.size), int) or entry.size < 0:
-        raise BundleError(f"{source}: the manifest gives {entry.file!r} an impossible size")
 
 
 def _read_signature(where: Path) -> bytes | None:
@@ -304,3 +159,18 @@ def _read_signature(where: Path) -> bytes | None:
     if not where.is_dir():
         names = {name for name, _ in members(where)}
     return read_member(where, SIGNATURE, MAX_SIGNATURE_BYTES) if SIGNATURE in names else None
+
+
+def _sum(manifest: bytes) -> bytes:
+    import hashlib
+
+    return f"{hashlib.sha256(manifest).hexdigest()}  {MANIFEST}\n".encode()
+
+
+def _check_sum(where: Path, manifest: bytes) -> None:
+    """Check the manifest of a folder; where its sum is not there, the folder is of other hands, and it has none."""
+    if where.is_dir() and os.path.lexists(where / _SUM) and read_member(where, _SUM, 1000) != _sum(manifest):
+        raise BundleError(
+            f"{where}: {MANIFEST} is not the file that was exported (its SHA-256 differs); copy the bundle again or "
+            "export it again"
+        )

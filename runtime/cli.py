@@ -9,7 +9,10 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from . import inspect_command, run_command, verify_command
-from .errors import EdgeLSTMError, ParityError
+from .completion import PRINT_COMPLETION, add_completion, print_completion
+from .errors import InputError
+from .failures import CommandParser, guarded, nearest, wants_json
+from .mqtt import streams_command
 
 
 class Command(Protocol):
@@ -26,22 +29,37 @@ class Command(Protocol):
         ...
 
 
+COMMANDS = {"run": run_command, "verify": verify_command, "inspect": inspect_command, "streams": streams_command}
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of `edgelstm-run`; `edgelstm-run BUNDLE` is short for `edgelstm-run run BUNDLE`."""
-    commands = {"run": run_command, "verify": verify_command, "inspect": inspect_command}
     given = list(sys.argv[1:] if argv is None else argv)
-    if given and given[0] not in (*commands, "-h", "--help", "--version"):
-        given.insert(0, "run")
-    parser = argparse.ArgumentParser(
+    return guarded(lambda: _main(given), wants_json(given))
+
+
+def _main(given: list[str]) -> int:
+    if given and given[0] not in (*COMMANDS, "-h", "--help", "--version", PRINT_COMPLETION):
+        meant = None if os.path.lexists(given[0]) else nearest(given[0], COMMANDS)
+        if meant is not None:
+            raise InputError(f"no command {given[0]!r}, and no such file; did you mean {meant!r}?")
+        given = ["run", *given]
+    parser = CommandParser(
         prog="edgelstm-run",
         description="Run an exported model one timestep per line. `edgelstm-run BUNDLE` is short for "
         "`edgelstm-run run BUNDLE`.",
     )
     add_version(parser)
-    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, command in commands.items():
+    add_completion(parser)
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND")
+    for name, command in COMMANDS.items():
         add_command(subparsers, name, command.HELP, command.add_arguments, command.run)
-    return guarded(parser.parse_args(given))
+    args = parser.parse_args(given)
+    if args.print_completion is not None:
+        return print_completion(parser, args.print_completion)
+    if args.command is None:
+        parser.error("a command or a bundle is needed")
+    return args.run(args)
 
 
 def add_version(parser: argparse.ArgumentParser) -> None:
@@ -52,7 +70,7 @@ def add_version(parser: argparse.ArgumentParser) -> None:
 
 
 def add_command(
-    subparsers: argparse._SubParsersAction[argparse.ArgumentParser],  # pyright: ignore[reportPrivateUsage]
+    subparsers: argparse._SubParsersAction[CommandParser],  # pyright: ignore[reportPrivateUsage]
     name: str,
     text: str,
     add_arguments: Callable[[argparse.ArgumentParser], None],
@@ -63,30 +81,6 @@ def add_command(
     add_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print one machine-readable object instead of text")
     parser.set_defaults(run=run)
-
-
-def guarded(args: argparse.Namespace) -> int:
-    """Run a parsed command: its own exit status, or 2 for bad usage or input and 1 for a failed check."""
-    try:
-        status = args.run(args)
-        sys.stdout.flush()
-    except ParityError as error:
-        print(f"edgelstm: {error}", file=sys.stderr)
-        return 1
-    except EdgeLSTMError as error:
-        print(f"edgelstm: error: {error}", file=sys.stderr)
-        return 2
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except OSError as error:
-        # A full disk under standard output, a device that is pulled out: what no command can foresee everywhere.
-        print(f"edgelstm: error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("edgelstm: interrupted", file=sys.stderr)
-        return 130
-    return status
 
 
 if __name__ == "__main__":

@@ -143,7 +143,12 @@ def _layer(name: str, record: tuple[Any, ...], section: bytes) -> Layer:
         return PReLU(name, *vectors(1))
     if kind == ACTIVATION:
         return Activation(name, activation)
+    # A unit has a bias at least, and an input a weight: what is declared must be there before room is made for it.
+    if max(inputs, units) > len(section):
+        raise ValueError(f"layer {name!r} has more weights than there are")
     shapes = shapes_of(kind, inputs, units, precision)
+    if sum(map(packed_size, shapes)) > len(section):
+        raise ValueError(f"layer {name!r} has more weights than there are")
     parts: list[tuple[Floats, Floats, Floats]] = []
     for shape in shapes:
         parts.append(unpack(section, shape))

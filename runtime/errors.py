@@ -4,9 +4,23 @@ A message says what is wrong, where (file, layer, line), and what to do about it
 The command line prints it without a traceback.
 """
 
+from __future__ import annotations
+
+import re
+from typing import Any
+
+# What colours a terminal, and what else does not print.
+_UNPRINTED = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|[\x00-\x08\x0e-\x1f\x7f]")
+
 
 class EdgeLSTMError(Exception):
-    """Root of all errors raised by EdgeLSTM."""
+    """Root of all errors raised by EdgeLSTM.
+
+    Attributes:
+        report: what a command had found when it failed, which under `--json` stands beside the error.
+    """
+
+    report: dict[str, Any] | None = None
 
 
 class UnsupportedModelError(EdgeLSTMError):
@@ -35,3 +49,12 @@ class ParityError(EdgeLSTMError):
 
 class BackendUnavailableError(EdgeLSTMError):
     """A backend whose library is not installed on this machine."""
+
+
+def reason_of(error: object, most: int = 300) -> str:
+    """What another library says of its failure: on one line of at most so many characters, without colours."""
+    text = " ".join(_UNPRINTED.sub("", str(error)).split())
+    if len(text) <= most:
+        return text
+    half = (most - 3) // 2
+    return f"{text[:half]} … {text[-half:]}"

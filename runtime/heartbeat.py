@@ -6,7 +6,6 @@ unless the work itself is stuck. With a report file, the same thread keeps a few
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import threading
@@ -18,8 +17,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from .archive import replacing
+from .durable import replacing
 from .errors import InputError
+from .sealed import seal
 
 REPORT_SECONDS = 5.0
 _KEPT = 2048
@@ -127,7 +127,7 @@ class Heartbeat:
         if self._report is None:
             return
         with replacing(self._report) as temporary:
-            temporary.write_text(json.dumps(self.figures()) + "\n", encoding="utf-8")
+            temporary.write_bytes(seal(self.figures()))
 
     def _notify(self, message: str) -> None:
         if not self._address:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from .bundle import Bundle
-from .model import SUFFIXES, Model, load, load_artifact
-from .signature import add_signers_argument
+from .durable import read_regular
+from .errors import BundleError
+from .model import SUFFIXES
+from .signature import add_signers_argument, refuse_single_file
+from .streaming import WINDOW, Streaming
 from .table import table
-from .tflite_metadata import METADATA_NAME
+from .tensors import Interface, Tensor, read_interface
+from .typed_json import from_json
 
 HELP = "show layers, states, artifacts and parity of a bundle or an exported file"
 
@@ -38,55 +43,73 @@ def describe(path: Path, allowed_signers: Path | None) -> dict[str, Any]:
 
 def describe_file(path: Path, allowed_signers: Path | None) -> dict[str, Any]:
     """A single exported file, as a dictionary for `show`."""
-    model = load(path, allowed_signers=allowed_signers)
-    stored: dict[str, Any] = json.loads(model.description[METADATA_NAME])
+    refuse_single_file(path, allowed_signers)
+    try:
+        content = read_regular(path)
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read ({error.strerror})") from error
+    format_ = SUFFIXES[path.suffix]
+    interface = read_interface(format_, content, str(path))
+    try:
+        stored: dict[str, Any] = json.loads(interface.description)
+        graph, precision = str(stored["graph"]), str(stored["precision"])
+        described = {key: stored[key] for key in ("name", "features", "outputs", "layers", "parameters")}
+        streaming = from_json(Streaming, stored["streaming"], "streaming") if graph == "step" else None
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
+        raise BundleError(f"{path}: was not written by EdgeLSTM, or its description is damaged") from error
+    label = f"{format_} {precision}" + ("" if graph == "step" else f" ({graph})")
     return {
         "file": str(path),
-        "name": model.name,
-        "features": list(model.features),
-        "outputs": list(model.outputs),
-        "layers": stored.get("layers", []),
-        "parameters": stored.get("parameters"),
-        "window": model.window,
-        "states": list(model.state_names),
-        "state_bytes": model.state_bytes,
-        "artifacts": [{"artifact": f"{model.format} {model.precision}", "file": path.name, "size": model.size}],
+        **described,
+        "streaming": None if streaming is None else asdict(streaming),
+        "states": [state.name for state in interface.states],
+        "state_bytes": sum(state.size for state in interface.states),
+        "artifacts": [{"artifact": label, "file": path.name, "size": len(content), **_tensors(interface)}],
     }
 
 
 def describe_bundle(bundle: Bundle) -> dict[str, Any]:
     """A bundle, as a dictionary for `show`."""
     manifest = bundle.manifest
-    network: Model | None = None
-    if manifest.network is not None:
-        network = load_artifact(bundle, manifest.network, "numpy")
-    artifacts = [
-        {
-            "artifact": artifact.label,
-            "file": artifact.file,
-            "size": artifact.size,
-            "sha256": artifact.sha256,
-            **artifact.parity.to_json(),
-        }
-        for artifact in manifest.artifacts
-    ]
+    artifacts: list[dict[str, Any]] = []
+    states: tuple[Tensor, ...] = ()
+    for artifact in manifest.artifacts:
+        content, source = bundle.read(artifact), f"{bundle.path}: {artifact.file}"
+        # What others' converters wrote has no description of ours, and its inputs and outputs are what they made them.
+        ours = manifest.streaming is not None
+        interface = read_interface(artifact.format, content, source) if ours else Interface("", ())
+        states = states or interface.states
+        artifacts.append(
+            {
+                "artifact": artifact.label,
+                "file": artifact.file,
+                "size": artifact.size,
+                "sha256": artifact.sha256,
+                **artifact.parity.to_json(),
+                **_tensors(interface),
+            }
+        )
     return {
         "file": str(bundle.path),
         "name": manifest.name,
         "signer": bundle.signer,
-        "streamable": manifest.streamable,
         "features": list(manifest.features),
         "outputs": list(manifest.outputs),
         "layers": list(manifest.layers),
         "parameters": manifest.parameters,
-        "window": manifest.window,
-        "carries_state": manifest.carries_state,
+        "streaming": None if manifest.streaming is None else asdict(manifest.streaming),
+        "keras_float32": None if manifest.keras_float32 is None else manifest.keras_float32.to_json(),
+        "chaotic_beyond": manifest.chaotic_beyond,
         "training": manifest.training,
-        "states": [] if network is None else list(network.state_names),
-        "state_bytes": 0 if network is None else network.state_bytes,
+        "states": [state.name for state in states],
+        "state_bytes": sum(replace(state, dtype="float32").size for state in states),
         "artifacts": artifacts,
         "versions": manifest.versions,
     }
+
+
+def _tensors(interface: Interface) -> dict[str, Any]:
+    return {"tensors": [asdict(tensor) for tensor in interface.tensors]}
 
 
 def show(description: dict[str, Any], as_json: bool) -> None:
@@ -100,17 +123,20 @@ def show(description: dict[str, Any], as_json: bool) -> None:
         ("outputs", ", ".join(description["outputs"])),
         ("layers", "\n            ".join(description["layers"])),
         ("parameters", f"{description['parameters']:,}" if description["parameters"] is not None else "unknown"),
-        ("window", description["window"] or "none: the state is carried on for ever"),
+        *_streaming(description["streaming"]),
     ]
     if description.get("signer"):
         lines.append(("signed by", description["signer"]))
-    if not description.get("carries_state", True):
-        lines.append(("state", "grows without bound past the window; run with it (--window, window=)"))
-    if description.get("streamable", True):
-        states = f"{', '.join(description['states'])}: {description['state_bytes']:,} bytes per stream in float32"
+    if description["streaming"] is not None:
+        # A file has its own types; for a bundle and a Keras model, float32 says how much it is.
+        only = [artifact.get("sha256") for artifact in description["artifacts"]] == [None]
+        states = f"{', '.join(description['states'])}: {description['state_bytes']:,} bytes per stream"
+        states += "" if only else " in float32"
         lines.append(("states", states))
-    else:
-        lines.append(("streaming", "not possible: sequence graphs only"))
+    if (own := description.get("keras_float32")) is not None and own["snr_db"] is not None:
+        lines.append(("Keras's own", f"float32: {own['snr_db']:.1f} dB against float64"))
+    if (chaotic := description.get("chaotic_beyond")) is not None:
+        lines.append(("", f"chaotic: beyond {chaotic} timesteps no float32 holds its answers"))
     for key, text in lines:
         print(f"{key:<12}{text}")
     if description["artifacts"]:
@@ -118,6 +144,26 @@ def show(description: dict[str, Any], as_json: bool) -> None:
         print(
             table(["artifact", "file", "bytes", "SNR dB", "max |error|"], [_row(a) for a in description["artifacts"]])
         )
+    for label, tensors in _interfaces(description["artifacts"]):
+        print(f"\n{label}\n")
+        print(table(["role", "name", "shape", "type", "scale", "zero point"], [_tensor_row(t) for t in tensors]))
+
+
+def _streaming(streaming: dict[str, Any] | None) -> list[tuple[str, str]]:
+    if streaming is None:
+        return [("streaming", "not possible: sequence graphs only")]
+    window, carried = streaming["window"], streaming["carried_snr_db"]
+    if streaming["mode"] == WINDOW:
+        every = "each timestep" if streaming["hop"] == 1 else f"every {streaming['hop']} timesteps"
+        lines = [("streaming", f"by window: {every}, the answer on the last {window}")]
+    else:
+        trained = f"; trained on windows of {window}" if window else ""
+        lines = [("streaming", f"the state is carried on for ever{trained}")]
+    if carried is not None:
+        lines.append(("", f"with the state carried, answers are {carried:.0f} dB from those on windows"))
+    if not streaming["bounded"]:
+        lines.append(("", "the state grows without bound past the window"))
+    return lines
 
 
 def _row(artifact: dict[str, Any]) -> list[object]:
@@ -128,4 +174,32 @@ def _row(artifact: dict[str, Any]) -> list[object]:
         f"{artifact['size']:,}",
         f"{artifact['snr_db']:.1f}" if measured else "",
         f"{artifact['max_abs_error']:.2e}" if measured else "",
+    ]
+
+
+def _interfaces(artifacts: list[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]:
+    """The artifacts' tensors, those of artifacts that have the same ones together."""
+    found: list[tuple[list[str], list[dict[str, Any]]]] = []
+    for artifact in artifacts:
+        for labels, tensors in found:
+            if tensors == artifact["tensors"]:
+                labels.append(artifact["artifact"])
+                break
+        else:
+            found.append(([artifact["artifact"]], artifact["tensors"]))
+    return [(", ".join(labels), tensors) for labels, tensors in found]
+
+
+def _tensor_row(tensor: dict[str, Any]) -> list[object]:
+    shape = ", ".join("any" if n is None else str(n) for n in tensor["shape"]) + (
+        "," if len(tensor["shape"]) == 1 else ""
+    )
+    quantised = tensor["scale"] is not None
+    return [
+        tensor["role"],
+        tensor["name"],
+        f"({shape})",
+        tensor["dtype"],
+        f"{tensor['scale']:.9g}" if quantised else "",
+        tensor["zero_point"] if quantised else "",
     ]

@@ -7,6 +7,9 @@ import signal
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import TypeVar
+
+Item = TypeVar("Item")
 
 
 class Interrupt:
@@ -40,7 +43,7 @@ class Interrupt:
         finally:
             self._waiting = False
 
-    def until(self, items: Iterator[tuple[int, str]]) -> Iterator[tuple[int, str]]:
+    def until(self, items: Iterator[Item]) -> Iterator[Item]:
         """The items, until they end or an interruption comes."""
         while not self.requested:
             try:
@@ -55,7 +58,7 @@ class Interrupt:
 
 @contextmanager
 def interrupts() -> Generator[Interrupt]:
-    """Take Ctrl-C and SIGTERM over for the length of the block."""
+    """Take Ctrl-C and SIGTERM over for the length of the block, and once there was one until the process ends."""
     wake, waker = os.pipe()
     os.set_blocking(waker, False)
     interrupt = Interrupt(wake)
@@ -66,6 +69,7 @@ def interrupts() -> Generator[Interrupt]:
     finally:
         signal.set_wakeup_fd(waker_before)
         for number, handler in before.items():
-            signal.signal(number, handler)
+            # Whoever asked for the end may well ask again; on the way out there is nothing left to interrupt.
+            signal.signal(number, signal.SIG_IGN if interrupt.requested else handler)
         os.close(wake)
         os.close(waker)

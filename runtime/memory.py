@@ -1,19 +1,27 @@
-"""What a model needs on a device, worked out as the engine does (`engine/model.c`, `engine/state.c`)."""
+"""What a model needs on a device, worked out as the engine does (`engine/model.c`, `state.c`, `window.c`)."""
 
 from __future__ import annotations
 
 from . import elm
+from .streaming import Window
 
 _HEADER, _STREAM, _LAYER = 128, 64, {4: 72, 8: 104}
+_WINDOWS_HEADER, _PLACE = 64, 32
+# Streams that go through a layer together and need room to work in, at the most: EDGELSTM_TILE.
+TILE = 48
+# That of a C folder of a model that streams by window: each block of weights is read once for so many of them, on
+# little stack.
+C_TILE = 4
 
 
-def state_bytes(content: bytes, streams: int = 1, pointer: int = 8) -> int:
+def state_bytes(content: bytes, streams: int = 1, pointer: int = 8, tile: int = TILE) -> int:
     """Bytes of memory that `edgelstm_state_size` asks for.
 
     Args:
         content: an `.elm` file.
-        streams: how many, up to 48 of which go through a layer together and need room to work in.
+        streams: how many.
         pointer: bytes of a pointer on the device, 4 or 8.
+        tile: what the engine was built for as EDGELSTM_TILE.
     """
     header = elm.HEADER.unpack_from(content)
     layers, features = header[4], header[5]
@@ -29,7 +37,33 @@ def state_bytes(content: bytes, streams: int = 1, pointer: int = 8) -> int:
             floats += width * (3 if kind == elm.LSTM_KIND else 2)
     work = 8 * row + 4 * gates + 4 * digits
     plan = _padded(layers * _LAYER[pointer], 64)
-    return _HEADER + plan + min(streams, 48) * work + streams * (_STREAM + 4 * floats)
+    return _HEADER + plan + min(streams, tile) * work + streams * (_STREAM + 4 * floats)
+
+
+def windows_bytes(content: bytes, window: Window, streams: int = 1, pointer: int = 8, tile: int = TILE) -> int:
+    """Bytes of memory that `edgelstm_windows_size` asks for: a state for each window in flight of each stream.
+
+    Args:
+        content: an `.elm` file.
+        window: how the streams answer.
+        streams: how many.
+        pointer: bytes of a pointer on the device, 4 or 8.
+        tile: what the engine was built for as EDGELSTM_TILE.
+    """
+    states = state_bytes(content, streams * window.in_flight, pointer, tile)
+    return _WINDOWS_HEADER + _padded(streams * _PLACE, 64) + states
+
+
+def c_tile(window: Window | None) -> int:
+    """EDGELSTM_TILE of a C folder, which serves a single stream; `window` is None where it carries its state on."""
+    return 1 if window is None else min(window.in_flight, C_TILE)
+
+
+def stream_bytes(content: bytes, window: Window | None, pointer: int = 8, tile: int = TILE) -> int:
+    """Bytes of memory of one stream, by window or with its state carried on; see `state_bytes`."""
+    if window is None:
+        return state_bytes(content, 1, pointer, tile)
+    return windows_bytes(content, window, 1, pointer, tile)
 
 
 def _padded(n: int, to: int) -> int:

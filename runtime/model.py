@@ -4,28 +4,36 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .backends import BACKENDS, NETWORK_BACKENDS, Float32Array, Opened, open_artifact
-from .bundle import Artifact, Bundle, File, Golden
+from .backends import BACKENDS, Float32Array, Opened, open_artifact
+from .bundle import Bundle
+from .durable import read_regular
 from .errors import BackendUnavailableError, BundleError, InputError, ParityError
 from .fleet import Fleet
-from .parity import TOLERANCES, Parity, compare
-from .signature import required_signers
+from .golden import Golden
+from .manifest import Artifact
+from .parity import TOLERANCES, Parity, Tolerance, least_of_an_output
+from .signature import refuse_single_file
 from .stream import Stream
+from .streaming import Streaming, whole
 from .tflite_metadata import METADATA_NAME
+from .typed_json import from_json
 
 # Endings of single files, and their formats.
 SUFFIXES = {".tflite": "tflite", ".onnx": "onnx", ".elm": "native"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Model:
     """A loaded artifact: immutable, shared by any number of streams and threads.
+
+    It pickles, for other processes, with the artifact's bytes; a process opens these once, however often they come.
 
     Attributes:
         name: what the model is called.
@@ -34,7 +42,7 @@ class Model:
         backend: which backend runs it.
         format: of the artifact: `native`, `tflite` or `onnx`.
         precision: of the artifact.
-        window: number of timesteps that the model was trained on at a time, if known.
+        streaming: how it streams if not asked to do otherwise: with its state carried, or by window.
         size: of the artifact, in bytes.
         state_names: names of the states, in order.
     """
@@ -45,30 +53,64 @@ class Model:
     backend: str
     format: str
     precision: str
-    window: int | None
+    streaming: Streaming
     size: int
     state_names: tuple[str, ...]
     _opened: Opened
+    _content: bytes
     _fingerprint: bytes
     _source: str
     _golden: Golden | None
-    _min_snr_db: float
+    _tolerance: Tolerance
 
-    def stream(self, window: int | None = None) -> Stream:
+    def __repr__(self) -> str:
+        widths = f"{len(self.features)} features → {len(self.outputs)} outputs"
+        window = self.streaming.default
+        how = "carries its state" if window is None else f"window {window.timesteps}, hop {window.hop}"
+        return f"<Model {self.name}: {self.format} {self.precision} on {self.backend}, {widths}, {how}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _unpickled, tuple(value for field, value in vars(self).items() if field != "_opened")
+
+    def stream(
+        self, window: int | None = None, hop: int | None = None, *, carry: bool = False, partial: bool = False
+    ) -> Stream:
         """A new stream from zero state.
 
-        Args:
-            window: answer each timestep as the model does on the last `window` inputs from zero state (on all,
-                until there are as many). None carries the state on for ever.
-        """
-        return Stream(self._opened.session(), self._fingerprint, self.name, window)
+        Without arguments it streams as `streaming` says, which is how the model was trained.
 
-    def fleet(self, streams: int) -> Fleet:
-        """So many streams from zero state, to be stepped together.
+        Args:
+            window: answer as the model does on the last `window` inputs from zero state.
+            hop: with a window, have an answer every so many timesteps; 1 by default, or what `streaming` says.
+            carry: carry the state on for ever, whatever the model was trained for.
+            partial: with a window, have answers before it is full, on the inputs that are there.
+
+        Raises:
+            InputError: the arguments contradict each other.
+        """
+        window_ = self.streaming.choose(carry, window, hop, partial)
+        return Stream(self._opened, self._fingerprint, self.name, window_, self.features)
+
+    def fleet(
+        self,
+        streams: int,
+        window: int | None = None,
+        hop: int | None = None,
+        *,
+        carry: bool = False,
+        partial: bool = False,
+    ) -> Fleet:
+        """So many streams from zero state, to be stepped together; for the other arguments see `stream`.
 
         On the native backend one reading of the weights serves many of them.
+
+        Raises:
+            InputError: the arguments contradict each other, or there is not so much memory.
         """
-        return Fleet(self._opened, streams, self._fingerprint, self.name)
+        window_ = self.streaming.choose(carry, window, hop, partial)
+        return Fleet(
+            self._opened, whole("number of streams", streams), self._fingerprint, self.name, window_, self.features
+        )
 
     def verify(self) -> Parity:
         """Replay the golden vectors here, on this device, and compare with what Keras gave.
@@ -82,18 +124,23 @@ class Model:
         """
         if self._golden is None:
             raise InputError(f"{self._source}: a single file carries no golden vectors; verify the bundle")
-        parity = compare(self.replay(self._golden), self._golden.outputs)
-        if not parity.within(self._min_snr_db):
+        parity = self._tolerance.compare(self.replay(self._golden), self._golden.outputs)
+        if not self._tolerance.met_by(parity):
             raise ParityError(
                 f"{self._source}: {self.format} {self.precision} does not compute here what Keras computed: "
-                f"{parity.shortfall(self._min_snr_db, self.outputs)} (max |error| {parity.max_abs_error:.3g}); "
+                f"{self._tolerance.shortfall(parity, self.outputs)} (max |error| {parity.max_abs_error:.3g}); "
                 "do not use it on this device"
             )
         return parity
 
     def replay(self, golden: Golden) -> Float32Array:
-        """Stream golden inputs, reset where they say so: (T, outputs)."""
-        return replay(self.stream(), golden)
+        """Stream golden inputs, reset where they say so: the answers that come due, (answers, outputs)."""
+        return replay(Stream(self._opened, self._fingerprint, self.name, golden.window), golden)
+
+    @property
+    def window(self) -> int | None:
+        """Timesteps that the model was trained on at a time, if known."""
+        return self.streaming.window
 
     @property
     def description(self) -> dict[str, str]:
@@ -107,7 +154,7 @@ class Model:
 
 
 def replay(stream: Stream, golden: Golden) -> Float32Array:
-    """Stream golden inputs, reset where they say so: (T, outputs)."""
+    """Stream golden inputs, reset where they say so: the answers that come due, (answers, outputs)."""
     answers: list[Float32Array] = []
     for sequence in golden.sequences():
         stream.reset()
@@ -128,8 +175,7 @@ def load(
             wrote.
         backend: `native`, `tflite`, `onnx`, `numpy`, or `auto`: the first of these that is installed and has an
             artifact.
-        precision: which artifact of a bundle; None takes the most precise there is. The network itself, in float32,
-            is in every bundle.
+        precision: which artifact of a bundle; None takes the most precise there is.
         allowed_signers: whose signature the bundle must have, as `Bundle.open` takes it.
 
     Returns:
@@ -145,8 +191,7 @@ def load(
         raise InputError(f"no backend {backend!r}; there are auto, {', '.join(BACKENDS)}")
     where = Path(path)
     if where.suffix in SUFFIXES and not where.is_dir():
-        if (signers := required_signers(allowed_signers)) is not None:
-            raise BundleError(f"{where}: a single file is never signed, and {signers} requires it; load the bundle")
+        refuse_single_file(where, allowed_signers)
         return _load_file(where, backend, precision)
     bundle = Bundle.open(where, allowed_signers)
     unavailable: list[str] = []
@@ -158,59 +203,59 @@ def load(
     raise BackendUnavailableError(f"{where}: " + "; ".join(unavailable))
 
 
-def load_artifact(bundle: Bundle, entry: File, backend: str) -> Model:
-    """Load one file of a bundle: an artifact, or the network for the `numpy` backend.
+def load_artifact(bundle: Bundle, artifact: Artifact, backend: str) -> Model:
+    """Load one artifact of a bundle.
 
     Raises:
         BundleError: the file is damaged.
         BackendUnavailableError: the backend is not installed.
     """
-    content = bundle.read(entry)
-    source = f"{bundle.path}: {entry.file}"
-    if isinstance(entry, Artifact):
-        format_, precision, least = entry.format, entry.precision, entry.min_snr_db
-    else:
-        format_, precision, least = "native", "float32", TOLERANCES["float32"]
+    content = bundle.read(artifact)
+    source = f"{bundle.path}: {artifact.file}"
     manifest = bundle.manifest
     opened = open_artifact(backend, content, source)
-    if (opened.features, opened.outputs) != (len(manifest.features), len(manifest.outputs)):
-        raise BundleError(f"{source}: its widths are not those that the manifest gives")
+    check_widths(opened, len(manifest.features), len(manifest.outputs), source)
     return Model(
         manifest.name,
         manifest.features,
         manifest.outputs,
         backend,
-        format_,
-        precision,
-        manifest.window,
+        artifact.format,
+        artifact.precision,
+        manifest.streaming or Streaming(),
         len(content),
         opened.state_names,
         opened,
+        content,
         _fingerprint(content),
         source,
         bundle.golden(),
-        least,
+        manifest.tolerance(artifact),
     )
 
 
-def _candidates(bundle: Bundle, backend: str, precision: str | None) -> list[tuple[str, File]]:
-    """Backends and files that fit what was asked for, the best first."""
+def check_widths(opened: Opened, features: int, outputs: int, source: str) -> None:
+    """Raise `BundleError` unless an artifact is as wide as its bundle says."""
+    if (opened.features, opened.outputs) != (features, outputs):
+        raise BundleError(f"{source}: its widths are not those that the manifest gives")
+
+
+def _candidates(bundle: Bundle, backend: str, precision: str | None) -> list[tuple[str, Artifact]]:
+    """Backends and artifacts that fit what was asked for, the best first."""
     manifest = bundle.manifest
-    if not manifest.streamable:
+    if manifest.streaming is None:
         raise BundleError(
             f"{bundle.path}: the model cannot be streamed, so the bundle holds sequence graphs only; "
             "run these with their own interpreters"
         )
     order = sorted(TOLERANCES, key=lambda p: -TOLERANCES[p])
-    found: list[tuple[int, int, str, File]] = []
+    found: list[tuple[int, int, str, Artifact]] = []
     for rank, (name, (format_, _)) in enumerate(BACKENDS.items()):
         if backend not in ("auto", name):
             continue
-        if name in NETWORK_BACKENDS and manifest.network is not None and precision in (None, "float32"):
-            # It is always there: on the engine the best choice, on NumPy behind every exported artifact.
-            found.append((order.index("float32") if name == "native" else len(order), rank, name, manifest.network))
         found.extend(
-            (order.index(artifact.precision), rank, name, artifact)
+            # NumPy needs nothing, so it is always there, behind everything else.
+            (len(order) if name == "numpy" else order.index(artifact.precision), rank, name, artifact)
             for artifact in manifest.artifacts
             if artifact.format == format_ and artifact.graph == "step" and precision in (None, artifact.precision)
         )
@@ -219,7 +264,7 @@ def _candidates(bundle: Bundle, backend: str, precision: str | None) -> list[tup
         raise InputError(
             f"{bundle.path}: holds nothing for backend {backend!r} and precision {precision or 'any'}; it has {have}"
         )
-    return [(name, entry) for _, _, name, entry in sorted(found, key=lambda item: item[:2])]
+    return [(name, artifact) for _, _, name, artifact in sorted(found, key=lambda item: item[:2])]
 
 
 def _load_file(where: Path, backend: str, precision: str | None) -> Model:
@@ -228,19 +273,23 @@ def _load_file(where: Path, backend: str, precision: str | None) -> Model:
     if not backends:
         raise InputError(f"{where}: backend {backend!r} does not run {format_} files")
     try:
-        content = where.read_bytes()
+        content = read_regular(where)
     except OSError as error:
         raise BundleError(f"{where}: cannot be read ({error.strerror})") from error
     opened, backend = _open_with_any(backends, content, str(where))
     try:
         raw: dict[str, Any] = json.loads(opened.metadata[METADATA_NAME])
         found = str(raw["precision"])
-        described = (str(raw["name"]), tuple(raw["features"]), tuple(raw["outputs"]), raw["window"])
-    except (KeyError, ValueError, TypeError) as error:
+        tolerance = Tolerance(TOLERANCES[found], least_of_an_output(TOLERANCES[found]))
+        streaming = from_json(Streaming, raw["streaming"], "streaming")
+        described = (str(raw["name"]), tuple(map(str, raw["features"])), tuple(map(str, raw["outputs"])))
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise BundleError(f"{where}: was not written by EdgeLSTM, or its description is damaged") from error
     if precision not in (None, found):
         raise InputError(f"{where}: is {found}, not {precision}")
-    name, features, outputs, window = described
+    name, features, outputs = described
+    if (opened.features, opened.outputs) != (len(features), len(outputs)):
+        raise BundleError(f"{where}: its widths are not those that its description gives")
     return Model(
         name,
         features,
@@ -248,14 +297,15 @@ def _load_file(where: Path, backend: str, precision: str | None) -> Model:
         backend,
         format_,
         found,
-        window,
+        streaming,
         len(content),
         opened.state_names,
         opened,
+        content,
         _fingerprint(content),
         str(where),
         None,
-        TOLERANCES[found],
+        tolerance,
     )
 
 
@@ -266,6 +316,20 @@ def _open_with_any(backends: list[str], content: bytes, source: str) -> tuple[Op
         except BackendUnavailableError:
             continue
     return open_artifact(backends[-1], content, source), backends[-1]
+
+
+def _unpickled(*values: Any) -> Model:
+    """A model from all its fields but `_opened`, in order."""
+    names = [field.name for field in fields(Model) if field.name != "_opened"]
+    given = dict(zip(names, values, strict=True))
+    return Model(**given, _opened=_opened_once(given["backend"], given["_content"], given["_source"]))
+
+
+# A worker is sent the same model with each of its tasks, and lets go of it in between. What is open holds its content
+# in any case, so that the few kept here cost memory only once nobody uses them any more.
+@lru_cache(maxsize=4)
+def _opened_once(backend: str, content: bytes, source: str) -> Opened:
+    return open_artifact(backend, content, source)
 
 
 def _fingerprint(content: bytes) -> bytes:

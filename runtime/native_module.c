@@ -2,25 +2,17 @@
  *
  * What is called a thousand times a second, State.step, takes the array as it is where that can be, and leaves every
  * other case, errors included, to a Python function that the state was given. */
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
+#define IMPORTS_ARRAY
+#include "native_module.h"
 
-#define NPY_NO_DEPRECATED_API NPY_1_22_API_VERSION
-#define NPY_TARGET_VERSION NPY_1_22_API_VERSION
-#include <numpy/arrayobject.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine/edgelstm.h"
+PyObject *Error, *Misuse;
+PyTypeObject *ModelType;
+static PyTypeObject *StateType;
 
-/* A step on more bytes of weights than this takes long enough to let other threads run meanwhile. */
-#define LONG_STEP 200000
-
-static PyObject *Error; /* ValueError with the engine's error number as its second argument. */
-static PyObject *Misuse; /* edgelstm.runtime.InputError */
-static PyTypeObject *ModelType, *StateType;
-
-static PyObject *fail(int error) {
+PyObject *fail(int error) {
     PyObject *arguments = Py_BuildValue("(si)", edgelstm_error_text(error), error);
     if (arguments != NULL) {
         PyErr_SetObject(Error, arguments);
@@ -29,20 +21,13 @@ static PyObject *fail(int error) {
     return NULL;
 }
 
-static void *allocate(void **base, size_t size) {
+void *allocate(void **base, size_t size) {
     *base = size > SIZE_MAX - EDGELSTM_ALIGNMENT ? NULL : malloc(size + EDGELSTM_ALIGNMENT);
     if (*base == NULL) return NULL;
     return (void *)(((uintptr_t)*base + EDGELSTM_ALIGNMENT - 1) / EDGELSTM_ALIGNMENT * EDGELSTM_ALIGNMENT);
 }
 
 /* ---- Model ---- */
-
-typedef struct {
-    PyObject_HEAD
-    edgelstm_model model;
-    size_t size;
-    void *base;
-} Model;
 
 static PyObject *model_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"content", "kernel", NULL};
@@ -165,18 +150,17 @@ static void state_dealloc(State *self) {
     Py_DECREF(type);
 }
 
-/* A state is one thread's at a time; who breaks that gets an error rather than a wrong answer. */
-static int enter(State *self) {
-    if (self->busy) {
-        PyErr_SetString(Misuse, "the stream or fleet is in use by another thread; give each thread its own");
+int enter(int *busy) {
+    if (*busy) {
+        PyErr_SetString(Misuse, "the stream or fleet is in use by another thread, or was when this process was forked; "
+                                "give each thread and each process its own");
         return 0;
     }
-    self->busy = 1;
+    *busy = 1;
     return 1;
 }
 
-/* The data of a float32 array of this shape, or NULL (without an exception). */
-static float *data_of(PyObject *object, int dimensions, npy_intp rows, npy_intp columns, int writable) {
+float *data_of(PyObject *object, int dimensions, npy_intp rows, npy_intp columns, int writable) {
     if (!PyArray_Check(object)) return NULL;
     PyArrayObject *array = (PyArrayObject *)object;
     if (PyArray_NDIM(array) != dimensions || PyArray_TYPE(array) != NPY_FLOAT32) return NULL;
@@ -208,7 +192,8 @@ static PyObject *state_step(State *self, PyObject *const *args, Py_ssize_t count
     }
     if (out == Py_None) out = NULL;
     x = args[0];
-    const float *from = data_of(x, 1, 0, self->features, 0);
+    /* A subclass of arrays may mean something else by its data, as a masked array does. */
+    const float *from = PyArray_CheckExact(x) ? data_of(x, 1, 0, self->features, 0) : NULL;
     if (from == NULL) return call_otherwise(self, x, out);
     PyObject *answer = out;
     float *to;
@@ -217,11 +202,11 @@ static PyObject *state_step(State *self, PyObject *const *args, Py_ssize_t count
         if (answer == NULL) return NULL;
         to = (float *)PyArray_DATA((PyArrayObject *)answer);
     } else {
-        to = data_of(out, 1, 0, self->outputs, 1);
+        to = PyArray_CheckExact(out) ? data_of(out, 1, 0, self->outputs, 1) : NULL;
         if (to == NULL) return call_otherwise(self, x, out);
         Py_INCREF(answer);
     }
-    if (!enter(self)) {
+    if (!enter(&self->busy)) {
         Py_DECREF(answer);
         return NULL;
     }
@@ -252,7 +237,7 @@ static PyObject *state_run(State *self, PyObject *args) {
         PyErr_SetString(PyExc_TypeError, "run takes C-contiguous float32 arrays (T, features) and (T, outputs)");
         return NULL;
     }
-    if (!enter(self)) return NULL;
+    if (!enter(&self->busy)) return NULL;
     Py_BEGIN_ALLOW_THREADS
     error = edgelstm_run(&self->owner->model, self->state, xs, (size_t)timesteps, ys);
     Py_END_ALLOW_THREADS
@@ -283,7 +268,7 @@ static PyObject *state_fleet_step(State *self, PyObject *args) {
                                          "and None or uintp (n,)");
         return NULL;
     }
-    if (!enter(self)) return NULL;
+    if (!enter(&self->busy)) return NULL;
     Py_BEGIN_ALLOW_THREADS
     error = edgelstm_fleet_step(&self->owner->model, self->state, streams, (size_t)count, xs, ys);
     Py_END_ALLOW_THREADS
@@ -294,7 +279,7 @@ static PyObject *state_fleet_step(State *self, PyObject *args) {
 
 static PyObject *state_reset(State *self, PyObject *args) {
     Py_ssize_t stream = 0;
-    if (!PyArg_ParseTuple(args, "|n", &stream) || !enter(self)) return NULL;
+    if (!PyArg_ParseTuple(args, "|n", &stream) || !enter(&self->busy)) return NULL;
     const int error = stream < 0 ? EDGELSTM_RANGE : edgelstm_reset(&self->owner->model, self->state, (size_t)stream);
     self->busy = 0;
     if (error != EDGELSTM_OK) return fail(error);
@@ -305,7 +290,7 @@ static PyObject *state_reset(State *self, PyObject *args) {
 static PyObject *state_snapshot(State *self, PyObject *args) {
     Py_ssize_t stream = 0;
     char *bytes;
-    if (!PyArg_ParseTuple(args, "|n", &stream) || !enter(self)) return NULL;
+    if (!PyArg_ParseTuple(args, "|n", &stream) || !enter(&self->busy)) return NULL;
     const size_t size = edgelstm_snapshot_size(&self->owner->model);
     PyObject *snapshot = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)size);
     if (snapshot == NULL) {
@@ -325,7 +310,7 @@ static PyObject *state_snapshot(State *self, PyObject *args) {
 static PyObject *state_restore(State *self, PyObject *args) {
     const char *bytes;
     Py_ssize_t size, stream = 0;
-    if (!PyArg_ParseTuple(args, "y#|n", &bytes, &size, &stream) || !enter(self)) return NULL;
+    if (!PyArg_ParseTuple(args, "y#|n", &bytes, &size, &stream) || !enter(&self->busy)) return NULL;
     const int error =
         stream < 0 ? EDGELSTM_RANGE
                    : edgelstm_restore(&self->owner->model, self->state, (size_t)stream, bytes, (size_t)size);
@@ -387,12 +372,16 @@ PyMODINIT_FUNC PyInit__native(void) {
     Error = PyErr_NewException("edgelstm.runtime._native.Error", PyExc_ValueError, NULL);
     ModelType = (PyTypeObject *)PyType_FromSpec(&model_spec);
     StateType = (PyTypeObject *)PyType_FromSpec(&state_spec);
-    if (Misuse == NULL || Error == NULL || ModelType == NULL || StateType == NULL ||
+    PyObject *windows = PyType_FromSpec(&windows_spec);
+    if (Misuse == NULL || Error == NULL || ModelType == NULL || StateType == NULL || windows == NULL ||
         PyModule_AddObjectRef(module, "Error", Error) < 0 ||
         PyModule_AddObjectRef(module, "Model", (PyObject *)ModelType) < 0 ||
-        PyModule_AddObjectRef(module, "State", (PyObject *)StateType) < 0) {
+        PyModule_AddObjectRef(module, "State", (PyObject *)StateType) < 0 ||
+        PyModule_AddObjectRef(module, "Windows", windows) < 0) {
+        Py_XDECREF(windows);
         Py_DECREF(module);
         return NULL;
     }
+    Py_DECREF(windows);
     return module;
 }

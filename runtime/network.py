@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -235,6 +235,18 @@ class StateSpec:
         return f"{self.layer}_{self.kind}"
 
 
+class Reference(Protocol):
+    """Keras itself, as what a network is to compute."""
+
+    def __call__(self, xs: Weights) -> Weights:
+        """(T, features) → (T, outputs): the model's output on every prefix of a sequence."""
+        ...
+
+    def windows(self, xs: Weights) -> Weights:
+        """(N, T, features) → (N, outputs): the model's output on each sequence from zero state, the last if many."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class Network:
     """A chain of layers that computes one timestep after another.
@@ -245,8 +257,7 @@ class Network:
         features: number of inputs of a timestep.
         return_sequences: whether the Keras model gives an output for every timestep of a sequence or only for
             the last. Streaming gives one for every timestep either way (the model's output on the prefix).
-        reference: Keras itself: (T, features) → (T, outputs), the model's output on every prefix of a sequence.
-            Set by `read_keras`; what exports are proved against. Not part of a saved network.
+        reference: Keras itself, set by `read_keras`; what exports are proved against. Not part of a saved network.
         window: timesteps that the Keras model takes at a time, where its input has a fixed length and it keeps no
             state between calls. Not part of a saved network.
     """
@@ -255,7 +266,7 @@ class Network:
     layers: tuple[Layer, ...]
     features: int
     return_sequences: bool
-    reference: Callable[[Weights], Weights] | None = field(default=None, repr=False)
+    reference: Reference | None = field(default=None, repr=False)
     window: int | None = None
 
     @property

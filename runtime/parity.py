@@ -17,6 +17,9 @@ TOLERANCES = {"float32": 100.0, "float16": 50.0, "dynamic": 30.0, "int16x8": 50.
 PERFECT_SNR = 200.0
 
 
+# What float32 cannot tell apart beside 1.
+_ONE = float(np.spacing(np.float32(1)))
+
 # A large mean or a large neighbour hides an output that is wrong: an artifact that answers 101,325 Pa whatever comes
 # in is within 50 dB of a barometer. So what each output does around its mean must be followed too, less closely: by
 # 10 dB, and by 20 where so much is asked for (above 50 dB) that float32 itself is the limit.
@@ -47,22 +50,52 @@ class Parity:
     worst_output_snr_db: float = PERFECT_SNR
     worst_output: int = 0
 
-    def within(self, least: float) -> bool:
-        """Whether the ratio is at least this, and that of the worst output not far below."""
-        return self.snr_db >= least and self.worst_output_snr_db >= least_of_an_output(least)
+    def within(self, least: float, of_an_output: float | None = None) -> bool:
+        """Whether the ratio is at least this, and that of the worst output at least `of_an_output`.
 
-    def shortfall(self, least: float, outputs: Sequence[str]) -> str:
+        Without it, that of the worst output may be not far below `least`.
+        """
+        return self.snr_db >= least and self.worst_output_snr_db >= _of_an_output(least, of_an_output)
+
+    def shortfall(self, least: float, outputs: Sequence[str], of_an_output: float | None = None) -> str:
         """What is below `least`, in words; `outputs` are their names."""
         if not self.snr_db >= least:
-            return f"{self.snr_db:.1f} dB where {least:g} dB is the least"
+            return f"{self.snr_db:.1f} dB where {least:.4g} dB is the least"
         return (
             f"{self.worst_output_snr_db:.1f} dB in the variation of output {outputs[self.worst_output]!r}, where "
-            f"{least_of_an_output(least):g} dB is the least"
+            f"{_of_an_output(least, of_an_output):.4g} dB is the least"
         )
 
     def to_json(self) -> dict[str, Any]:
         """The fields as a dictionary; None for what JSON has no number for."""
         return {key: value if math.isfinite(value) else None for key, value in asdict(self).items()}
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far answers may be from Keras's.
+
+    Attributes:
+        snr_db: the least ratio.
+        output_snr_db: the least ratio of the worst output's variation.
+        probabilities: whether the outputs are probabilities, see `compare`.
+    """
+
+    snr_db: float
+    output_snr_db: float
+    probabilities: bool = False
+
+    def compare(self, actual: npt.ArrayLike, expected: npt.ArrayLike) -> Parity:
+        """Compare (T, outputs) with (T, outputs)."""
+        return compare(actual, expected, self.probabilities)
+
+    def met_by(self, parity: Parity) -> bool:
+        """Whether both ratios are large enough."""
+        return parity.within(self.snr_db, self.output_snr_db)
+
+    def shortfall(self, parity: Parity, outputs: Sequence[str]) -> str:
+        """What is not, in words; `outputs` are their names."""
+        return parity.shortfall(self.snr_db, outputs, self.output_snr_db)
 
 
 def least_of_an_output(least: float) -> float:
@@ -71,10 +104,21 @@ def least_of_an_output(least: float) -> float:
     return min(least, max(least - allowance, WORST_OUTPUT_LEAST))
 
 
-def compare(actual: npt.ArrayLike, expected: npt.ArrayLike) -> Parity:
+def _of_an_output(least: float, of_an_output: float | None) -> float:
+    return least_of_an_output(least) if of_an_output is None else of_an_output
+
+
+def compare(actual: npt.ArrayLike, expected: npt.ArrayLike, probabilities: bool = False) -> Parity:
     """Compare (T, outputs) with (T, outputs).
 
     A non-finite actual value makes every figure the worst there is (infinite errors, -infinite ratio).
+
+    Args:
+        actual: what was answered.
+        expected: what should have been.
+        probabilities: the outputs come from a sigmoid or softmax, so that their unit is 1 however small they are:
+            what float32 cannot tell apart beside 1 is no difference in either ratio. Runtimes compute a sigmoid to
+            within that, 2e-5 as much as 0.5.
 
     Raises:
         ValueError: the shapes differ, or nothing is compared.
@@ -86,19 +130,23 @@ def compare(actual: npt.ArrayLike, expected: npt.ArrayLike) -> Parity:
         return Parity(math.inf, math.inf, -math.inf, len(want), -math.inf)
     difference = got - want
     noise, signal = float(np.square(difference).sum()), float(np.square(want).sum())
-    worst, of = _worst_output(want.reshape(-1, want.shape[-1]), difference.reshape(-1, want.shape[-1]))
+    worst, of = _worst_output(want.reshape(-1, want.shape[-1]), difference.reshape(-1, want.shape[-1]), probabilities)
     return Parity(
         float(np.abs(difference).max()),
         math.sqrt(noise / difference.size),
-        _ratio(signal, noise),
+        _ratio(signal, max(noise - difference.size * _ONE**2, 0.0) if probabilities else noise),
         len(want),
         worst,
         of,
     )
 
 
-def _worst_output(want: npt.NDArray[np.float64], difference: npt.NDArray[np.float64]) -> tuple[float, int]:
+def _worst_output(
+    want: npt.NDArray[np.float64], difference: npt.NDArray[np.float64], probabilities: bool
+) -> tuple[float, int]:
     resolution = np.spacing(np.abs(want).max(0).astype(np.float32)).astype(np.float64)
+    if probabilities:
+        resolution = np.maximum(resolution, _ONE)
     signal = want.var(0)
     noise = np.maximum(np.square(difference).mean(0) - np.square(resolution), 0)
     varies = signal > np.square(4 * resolution)

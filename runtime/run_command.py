@@ -7,27 +7,34 @@ Lines come from a file, a pipe or a serial port, and predictions go to a file, a
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 import time
-from collections.abc import Callable, Generator, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
 from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .archive import replacing
+from .backends import Float32Array
+from .collisions import check_paths
+from .columns import has_names
 from .errors import InputError
 from .heartbeat import Heartbeat
 from .interrupt import Interrupt, interrupts
-from .lines import lines, wait_for
+from .lines import Line, lines_of, longest_line, wait_for
 from .model import Model, load
 from .mqtt import options as mqtt_options
-from .notes import note
-from .rows import RowReader, json_object, numbered_lines
+from .notes import listed, note, shortened
+from .rows import HeaderError, Layout, RowReader, json_object
+from .run_input import RunInput, open_input
+from .run_output import FileOutput, LineOutput, open_output, standard_output
+from .run_state import RunState
 from .signature import add_signers_argument
 from .stream import Stream
 
@@ -45,11 +52,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output",
         default="-",
         metavar="FILE",
-        help="where to, behind what is there already when it goes on from --state; - (default) is standard output",
+        help="where to; behind what belongs to --state when it goes on from there; - (default) is standard output",
     )
     add_model_arguments(parser)
-    parser.add_argument("--window", type=int, metavar="T", help="answer as on the last T inputs from zero state")
-    parser.add_argument("--state", type=Path, metavar="FILE", help="continue from this state and keep it up to date")
+    add_streaming_arguments(parser)
+    parser.add_argument(
+        "--state",
+        type=Path,
+        metavar="FILE",
+        help="continue from this state and keep it up to date, with how far input and output have come",
+    )
     parser.add_argument(
         "--save-every",
         type=float,
@@ -57,7 +69,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="how often to write --state (default 10; with --subscribe 0: whenever no message waits)",
     )
     parser.add_argument(
-        "--skip-bad", action="store_true", help="report a malformed or non-finite line and go on, instead of stopping"
+        "--skip-bad",
+        action="store_true",
+        help="report a malformed or non-finite line and go on, instead of stopping; a header of other columns stops",
     )
     parser.add_argument("--report", type=Path, metavar="FILE", help="keep counts and step times in this file, as JSON")
     serial = parser.add_argument_group('serial port (pip install "edgelstm[serial]")')
@@ -73,6 +87,22 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     add_signers_argument(parser)
 
 
+def add_streaming_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare how to stream, where it is not to be as the model was trained."""
+    how = parser.add_argument_group("how to stream (default: as the model was trained, which `inspect` shows)")
+    how.add_argument("--carry", action="store_true", help="carry the state on for ever")
+    how.add_argument("--window", type=int, metavar="T", help="answer on the last T inputs, from zero state")
+    how.add_argument("--hop", type=int, metavar="N", help="with a window: an answer every N timesteps")
+    how.add_argument(
+        "--partial", action="store_true", help="with a window: answers before it is full, on the inputs that are there"
+    )
+
+
+def streaming_settings(args: argparse.Namespace) -> dict[str, Any]:
+    """What `add_streaming_arguments` declared, as keywords of `Model.stream`."""
+    return {"carry": args.carry, "window": args.window, "hop": args.hop, "partial": args.partial}
+
+
 def run(args: argparse.Namespace) -> int:
     """Run the command.
 
@@ -84,193 +114,231 @@ def run(args: argparse.Namespace) -> int:
     if args.baud is not None and args.port is None:
         raise InputError("--baud goes with --input PORT")
     args.input = args.port or args.input or "-"
+    if args.save_every is not None and not (math.isfinite(args.save_every) and args.save_every >= 0):
+        raise InputError(f"--save-every is a number of seconds, 0 or more, not {args.save_every}")
     mqtt_options.check(args)
+    check_paths(args)
     if args.subscribe is not None:
         from .mqtt.command import serve
 
         return serve(args)
     model = load(args.model, args.backend, args.precision, args.allowed_signers)
-    stream = model.stream(args.window)
-    goes_on = False
-    if args.state is not None and args.state.exists():
-        stream.restore(_read_state(args.state))
-        goes_on = True
+    stream = model.stream(**streaming_settings(args))
     with ExitStack() as stack:
         stop = stack.enter_context(interrupts())
+        state = None
+        if args.state is not None:
+            state = RunState(args.state)
+            stack.callback(state.close)
+            if state.snapshot is not None:
+                try:
+                    stream.restore(state.snapshot)
+                except InputError as error:
+                    raise InputError(f"{args.state}: {error}") from error
         publisher = None
         if args.mqtt is not None:
             from .mqtt.command import publishing
 
             publisher = stack.enter_context(publishing(args, stop, patient=args.baud is None))
-        unnamed = tuple(f"x{i}" for i in range(len(model.features)))
-        make_reader = partial(RowReader, model.features, _name(args.input), model.features != unnamed)
-        numbered = _numbered(args, stack, make_reader, stop, publisher)
-        begun = goes_on and _begun(args.output)
-        write = stack.enter_context(_sink(args.output, goes_on)) if publisher is None else publisher.write
-        if args.state is not None:
-            _save(stream, args.state)  # Fails now, not after hours, where it cannot be written.
-            stack.callback(_save, stream, args.state)
         try:
-            heartbeat = stack.enter_context(Heartbeat(args.report, {"model": model.name, "backend": model.backend}))
-            read = _pump(model, stream, make_reader(), numbered, write, args, heartbeat, headed=not begun)
+            with stop.waiting():
+                source = RunInput(args.input) if args.baud is not None else open_input(args.input)
+                if source.file is not None and args.input != "-":
+                    stack.callback(os.close, source.file)
+                if state is not None:
+                    source.go_on(state.progress)
+                # Of the same table a pipe goes on with the rows behind the header; another file has its own.
+                before = state.progress.layout if state is not None and not source.is_file else None
+                make_reader = partial(RowReader, model.features, source.name, has_names(model.features), before)
+                found = _lines(args, source, stack, make_reader, stop, publisher, longest_line(model.features))
+                output = _output(args, publisher, state)
+                stack.callback(output.close)
+        except KeyboardInterrupt:
+            return 0
+        running = _Run(model, stream, source, output, state, args)
+        if state is not None:
+            running.go_on(state, settle=_settle(publisher, args))
+            stack.callback(state.save, ended=True)
+        try:
+            facts = {"model": model.name, "backend": model.backend}
+            running.pump(found, make_reader(), stack.enter_context(Heartbeat(args.report, facts)))
         except BrokenPipeError:
             # Whoever read the predictions has gone; nobody is left to tell.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
-    if not read and not stop.requested:
-        raise InputError(f"{_name(args.input)}: holds no timesteps")
+    if not running.read and not stop.requested:
+        if source.goes_on:
+            note(
+                f"{source.name}: holds nothing new behind line {source.lines:,}; to take it again, behind that, "
+                f"pipe it in (cat {source.name} | …)"
+            )
+        elif state is not None and state.snapshot is not None:
+            note(f"{source.name}: holds no timesteps")  # As where the run before was killed when all was done.
+        else:
+            raise InputError(f"{source.name}: holds no timesteps")
     return 0
 
 
-def _numbered(
+def _output(args: argparse.Namespace, publisher: Publisher | None, state: RunState | None) -> LineOutput | FileOutput:
+    if publisher is not None:
+        return LineOutput(publisher.write)
+    if args.output == "-":
+        return standard_output()
+    goes_on = state is not None and state.snapshot is not None
+    return open_output(args.output, goes_on, state.progress.output if state is not None else None)
+
+
+def _settle(publisher: Publisher | None, args: argparse.Namespace) -> Callable[[], None]:
+    """Before a save: the broker has what the state says was answered, unless the input cannot wait for that."""
+    return (lambda: None) if publisher is None or args.baud is not None else publisher.finish
+
+
+def _lines(
     args: argparse.Namespace,
+    source: RunInput,
     stack: ExitStack,
     make_reader: Callable[[], RowReader],
     stop: Interrupt,
     publisher: Publisher | None,
-) -> Iterator[tuple[int, str]]:
-    """The lines of the input with their numbers, until it ends or an interruption comes."""
-    name = _name(args.input)
-    if args.baud is not None:
+    longest: int,
+) -> Iterator[Line]:
+    """The lines of the input, until it ends or an interruption comes."""
+    if source.file is None:
         from .serial_port import serial_port
 
         port = stack.enter_context(serial_port(args.input, args.baud))
-        found = port.from_whole_line(port.lines() if publisher is None else port.lines(publisher.wait), make_reader)
+        wait = wait_for if publisher is None else publisher.wait
+        found = port.from_whole_line(port.lines(longest, wait), make_reader)
     else:
-        try:
-            with stop.waiting():
-                source: BinaryIO = (
-                    sys.stdin.buffer if args.input == "-" else stack.enter_context(_open(args.input, "rb", _opener))
-                )
-        except KeyboardInterrupt:
-            return iter(())
-        file = source.fileno()
-        if publisher is None and not Path(args.input).is_fifo():
-            found = numbered_lines(source, name)
-        else:
-            wait = wait_for if publisher is None else publisher.wait
-            found = numbered_lines(lines(file, partial(os.read, file, 65536), name, wait), name)
+        # A named pipe without a writer yet reads as ended.
+        wait = publisher.wait if publisher is not None else wait_for if source.is_named_pipe else None
+        found = lines_of(source.file, source.name, longest, wait, end=source.at, number=source.lines)
     # The publisher waits for the interruption itself: none may come in the middle of what it does for its connection.
     return stop.until(found) if publisher is None else takewhile(lambda _: not stop.requested, found)
 
 
-def _pump(
-    model: Model,
-    stream: Stream,
-    reader: RowReader,
-    numbered: Iterator[tuple[int, str]],
-    write: Callable[[str], None],
-    args: argparse.Namespace,
-    heartbeat: Heartbeat,
-    headed: bool,
-) -> int:
-    """Line in, prediction out, until the lines end; returns the number of those that were a timestep."""
-    name = _name(args.input)
-    save_every = 10.0 if args.save_every is None else args.save_every
-    as_json = args.json or args.mqtt is not None
-    read, saved = 0, time.monotonic()
-    for number, line in numbered:
-        try:
-            first = reader.kind is None
-            row = reader.parse(line, number)
-            if first and reader.header and headed and not as_json:
-                write(",".join(model.outputs))
-            if row is None:
-                continue
-            read += 1
-            with heartbeat.step():
-                y = stream.step(row)
-        except InputError as error:
-            message = str(error) if name in str(error) else f"{name}: line {number}: {error}"
-            if not args.skip_bad:
-                raise InputError(message) from error
-            print(f"edgelstm: skipped: {message}", file=sys.stderr, flush=True)
-            continue
-        if not np.isfinite(y).all() and not stream.healthy:
-            # Outside of what --skip-bad skips: every later line would be as bad.
-            raise InputError(
-                f"{name}: line {number}: after {stream.steps} timesteps the model's state is not a finite number any "
-                "more, and no later answer will be one; it does not stay bounded when its state is carried on. Answer "
-                f"on the last inputs only (--window {model.window or 'T'})"
-            )
-        write(
-            json_object(model.outputs, y) if as_json or reader.kind == "json" else ",".join(str(value) for value in y)
-        )
-        if args.window is None and model.window is not None and stream.steps == model.window + 1:
-            note(
-                f"the model was trained on windows of {model.window} timesteps; the state is now "
-                f"carried past that (--window {model.window} answers on the last {model.window} only)"
-            )
-        if args.state is not None and time.monotonic() - saved >= save_every:
-            _save(stream, args.state)
-            saved = time.monotonic()
-    return read
+@dataclass
+class _Run:
+    """Line in, prediction out.
 
-
-def _begun(path: str) -> bool:
-    """Whether a file has lines, to go on behind; half a line, which a power cut leaves, is ended."""
-    file = Path(path)
-    if path == "-" or not file.is_file() or file.stat().st_size == 0:
-        return False
-    with _open(path, "rb+") as end:
-        end.seek(-1, os.SEEK_END)
-        if end.read() != b"\n":
-            end.write(b"\n")
-    return True
-
-
-@contextmanager
-def _sink(path: str, goes_on: bool) -> Generator[Callable[[str], None]]:
-    """Something to write lines to, each flushed."""
-    sink: TextIO = sys.stdout if path == "-" else _open(path, "a" if goes_on else "w")
-
-    def write(line: str) -> None:
-        sink.write(line + "\n")
-        sink.flush()
-
-    try:
-        yield write
-    finally:
-        if path != "-":
-            sink.close()
-
-
-def _name(path: str) -> str:
-    return "standard input" if path == "-" else path
-
-
-def _opener(path: str, flags: int) -> int:
-    """Open a file, and a named pipe without waiting for its writer.
-
-    Its lines are waited for as any input's are. To wait here would keep a service from being ready, and whoever writes
-    to none but a ready one from writing.
+    Attributes:
+        read: lines that were a timestep.
     """
-    if not Path(path).is_fifo():
-        return os.open(path, flags)
-    file = os.open(path, flags | os.O_NONBLOCK)
-    os.set_blocking(file, True)
-    return file
+
+    model: Model
+    stream: Stream
+    source: RunInput
+    output: LineOutput | FileOutput
+    state: RunState | None
+    args: argparse.Namespace
+    read: int = 0
+
+    def go_on(self, state: RunState, settle: Callable[[], None]) -> None:
+        """Go on from a state, and say where that is."""
+        steps, before, name = self.stream.steps, state.progress, self.source.name
+        if self.source.goes_on:
+            if steps:
+                note(f"{name}: goes on behind line {self.source.lines:,}, with timestep {steps + 1:,}")
+        else:
+            if before.open_line is not None and before.layout is not None:
+                # The last line of another file, which had no end, has none any more that could still come.
+                reader = RowReader(self.model.features, f"the input before {name}", has_names(self.model.features))
+                reader.resume(before.layout)
+                row = reader.parse(before.open_line, before.lines + 1)
+                if row is not None:
+                    self.answer(self.stream.step(row), before.layout)
+                    steps = self.stream.steps
+            if steps and self.source.is_file:
+                note(f"{state.path}: holds {steps:,} timesteps; {name} is read from its beginning, behind these")
+            elif state.snapshot is not None and self.source.file is not None and not self.source.is_file:
+                note(f"{state.path}: holds {steps:,} timesteps, so {name} has to go on with timestep {steps + 1:,}")
+        if steps and not before.ended and isinstance(self.output, LineOutput):
+            note(
+                f"the run before this one was broken off: answers to timesteps after {steps:,} may come again "
+                "(--output FILE is cut back to where the state is)"
+            )
+        state.follow(self.stream, self.source, self.output, self.source.at, self.source.lines, settle)
+
+    def pump(self, found: Iterator[Line], reader: RowReader, heartbeat: Heartbeat) -> None:
+        """Answer lines until they end."""
+        state, args = self.state, self.args
+        if state is not None and self.source.goes_on and state.progress.layout is not None:
+            reader.resume(state.progress.layout)
+        save_every = 10.0 if args.save_every is None else args.save_every
+        saved = time.monotonic()
+        for line in found:
+            if state is not None and self.source.is_file and not line.whole and isinstance(line.text, str):
+                state.hold()
+            first, row, y = reader.layout is None, None, None
+            try:
+                row = reader.parse(line.text, line.number)
+                if row is not None:
+                    with heartbeat.step():
+                        y = self.stream.step(row)
+            except InputError as error:
+                self._bad(line, error)
+                row = None
+            else:
+                if first and reader.header is not None:
+                    self._header(line, reader)
+                if row is not None:
+                    self.read += 1
+                    self._check(line, y)
+                    try:
+                        self.answer(y, reader.layout)
+                    except BrokenPipeError:  # Nobody reads on; the answer counts as given.
+                        if state is not None:
+                            state.took(line, reader.layout, True)
+                        raise
+            if state is not None:
+                state.took(line, reader.layout, row is not None)
+                if row is not None and time.monotonic() - saved >= save_every:
+                    state.save()
+                    saved = time.monotonic()
+
+    def answer(self, y: Float32Array | None, layout: Layout | None) -> None:
+        """Write an answer, if one is due."""
+        model, stream = self.model, self.stream
+        if y is not None:
+            as_object = self._as_json or (layout is not None and layout.kind == "json")
+            self.output.write(json_object(model.outputs, y) if as_object else ",".join(str(value) for value in y))
+        if stream.window is None and stream.steps == (model.streaming.window or 0) + 1 and model.streaming.window:
+            note(carried_note(model))
+
+    @property
+    def _as_json(self) -> bool:
+        return self.args.json or self.args.mqtt is not None
+
+    def _header(self, line: Line, reader: RowReader) -> None:
+        if reader.in_order:
+            note(
+                f"{self.source.name}: line {line.number} ({listed(reader.header or ())}) is taken for a header, and "
+                "its columns in their order for the features, which have no names"
+            )
+        if not self._as_json and not self.output.begun:
+            self.output.write(",".join(self.model.outputs))
+
+    def _bad(self, line: Line, error: InputError) -> None:
+        name = self.source.name
+        message = str(error) if name in str(error) else f"{name}: line {line.number}: {error}"
+        if isinstance(error, HeaderError) or not self.args.skip_bad:
+            raise type(error)(message) from error
+        print(f"edgelstm: skipped: {shortened(message)}", file=sys.stderr, flush=True)
+
+    def _check(self, line: Line, y: Float32Array | None) -> None:
+        """Raise where the state is no number any more: every later line would be as bad, so none is skipped."""
+        if y is not None and not np.isfinite(y).all() and not self.stream.healthy:
+            raise InputError(
+                f"{self.source.name}: line {line.number}: after {self.stream.steps} timesteps the model's state is not "
+                "a finite number any more, and no later answer will be one; it does not stay bounded when its state is "
+                f"carried on. Answer on the last inputs only (--window {self.model.streaming.window or 'T'})"
+            )
 
 
-def _open(path: str, mode: str, opener: Callable[[str, int], int] | None = None) -> Any:
-    try:
-        return open(path, mode, opener=opener)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be opened ({error.strerror})") from error
-
-
-def _read_state(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: the state cannot be read ({error.strerror})") from error
-
-
-def _save(stream: Stream, path: Path) -> None:
-    if not stream.healthy:
-        return  # The last one saved is worth more.
-    try:
-        with replacing(path) as temporary:
-            temporary.write_bytes(stream.snapshot())
-    except OSError as error:
-        raise InputError(f"{path}: the state cannot be written ({error.strerror})") from error
+def carried_note(model: Model) -> str:
+    """What whoever carries the state of a model trained on windows should know."""
+    window = model.streaming.window
+    return (
+        f"the model was trained on windows of {window} timesteps, and its state is carried past that "
+        f"(--window {window} answers on the last {window} only)"
+    )

@@ -8,18 +8,22 @@ from typing import Any
 import numpy as np
 
 from .backends import Float32Array
-from .bundle import Golden
-from .errors import BackendUnavailableError, BundleError
+from .errors import BackendUnavailableError, BundleError, reason_of
+from .golden import Golden
 
 
 def replay_sequences(format_: str, content: bytes, source: str, golden: Golden) -> Float32Array:
     """Run every golden sequence through a sequence graph: (T, outputs), or (sequences, outputs).
+
+    Where the golden vectors have a window, each window is run, and the last answer to it counts: (answers, outputs).
 
     Raises:
         BackendUnavailableError: no library that runs the format is installed.
         BundleError: the library cannot load or run the graph.
     """
     run = _tflite if format_ == "tflite" else _onnx
+    if golden.window is not None:
+        return np.concatenate([answers[-1:] for answers in run(content, source, list(golden.windows()))])
     return np.concatenate(run(content, source, list(golden.sequences())))
 
 
@@ -39,8 +43,10 @@ def _tflite(content: bytes, source: str, sequences: list[Float32Array]) -> list[
             interpreter.set_tensor(x["index"], batch)
             interpreter.invoke()
             answers.append(_rows(interpreter.get_tensor(y["index"])))
-    except (ValueError, RuntimeError) as error:
-        raise BundleError(f"{source}: cannot be run ({' '.join(str(error).split())})") from error
+    except BackendUnavailableError:
+        raise
+    except Exception as error:  # Runtimes' exceptions at a file that is damaged have no common root.
+        raise BundleError(f"{source}: cannot be run ({reason_of(error)})") from error
     return answers
 
 
@@ -53,10 +59,10 @@ def _onnx(content: bytes, source: str, sequences: list[Float32Array]) -> list[Fl
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4
     try:
-        session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"], enable_fallback=0)
         return [_rows(session.run(["y"], {"x": sequence[None]})[0]) for sequence in sequences]
     except Exception as error:  # onnxruntime's exceptions have no common root but this.
-        raise BundleError(f"{source}: cannot be run ({' '.join(str(error).split())})") from error
+        raise BundleError(f"{source}: cannot be run ({reason_of(error)})") from error
 
 
 def _rows(answer: Any) -> Float32Array:

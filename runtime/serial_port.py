@@ -9,14 +9,12 @@ from contextlib import contextmanager
 from typing import Any
 
 from .errors import BackendUnavailableError, InputError
-from .lines import Wait, lines, wait_for
+from .lines import EndlessLineError, Line, Wait, lines_of, wait_for
 from .notes import note
-from .rows import RowReader
+from .rows import HeaderError, RowReader
 
 # A port that was silent for so long, in seconds, before a line begins was not joined in the middle of that line.
 _SILENCE = 0.05
-# Bytes without a line's end after which there is none to be expected.
-_LONGEST_LINE = 65_536
 
 
 class SerialPort:
@@ -28,44 +26,47 @@ class SerialPort:
         self._opened = time.monotonic()
         self._first: float | None = None
 
-    def lines(self, wait: Wait = wait_for) -> Iterator[tuple[int, str]]:
-        """Lines with their numbers, for ever; bytes that are not UTF-8 are replaced, which no number survives.
+    def lines(self, longest: int, wait: Wait = wait_for) -> Iterator[Line]:
+        """Lines, for ever.
+
+        Args:
+            longest: bytes of a line.
+            wait: waits for the port.
 
         Raises:
-            InputError: the port is gone, or what it sends has no lines.
+            InputError: the port is gone.
         """
-        found = lines(self._port.fileno(), self._read, self._name, wait, _LONGEST_LINE)
-        for number, line in enumerate(found, 1):
-            yield number, line.decode(errors="replace")
+        return lines_of(self._port.fileno(), self._name, longest, wait, self._read, "; is --baud right?")
 
-    def from_whole_line(
-        self, numbered: Iterator[tuple[int, str]], reader: Callable[[], RowReader]
-    ) -> Iterator[tuple[int, str]]:
+    def from_whole_line(self, found: Iterator[Line], reader: Callable[[], RowReader]) -> Iterator[Line]:
         """The lines, without the first if that may have been joined in the middle.
 
         Half a number is a number too: `12.5,3` may be the end of `112.5,3`. JSON and a header show that they are
         whole; numbers are taken if the port was silent before them.
 
         Args:
-            numbered: lines with their numbers.
+            found: the lines.
             reader: makes a reader of such lines.
         """
-        for number, line in numbered:
-            if not line.strip():
+        for line in found:
+            if isinstance(line.text, str) and not line.text.strip():
                 continue
-            trial = reader()
+            trial, why = reader(), "it may be cut off"
+            silent = self._first is not None and self._first - self._opened >= _SILENCE
             try:
-                row = trial.parse(line, number)
-                silent = self._first is not None and self._first - self._opened >= _SILENCE
-                if row is None or trial.kind == "json" or silent:
-                    yield number, line
-                    break
-                why = "it may be cut off"
+                row = trial.parse(line.text, line.number)
+                whole = row is None or trial.kind == "json" or silent
             except InputError as error:
-                why = str(error)
+                why, whole = (
+                    str(error),
+                    isinstance(error, EndlessLineError) or (isinstance(error, HeaderError) and silent),
+                )
+            if whole:
+                yield line
+                break
             note(f"the first line is left out: {why}")
             break
-        yield from numbered
+        yield from found
 
     def _read(self) -> bytes:
         try:

@@ -2,12 +2,14 @@
 
 A board that requires signatures has a file of allowed signers, in the format of ssh-keygen's: named by the caller, by
 the environment variable `EDGELSTM_ALLOWED_SIGNERS`, or at `/etc/edgelstm/allowed_signers`. Where there is one, nothing
-else is opened: no bundle without a good signature by one of them, and no single file, which carries none.
+else is opened: no bundle without a good signature by one of them, and no single file, which carries none. A file called
+`revoked_keys` beside it, a key revocation list of ssh-keygen's or public keys one a line, takes back what it allows.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 NAMESPACE = "edgelstm-bundle"
 SIGNATURE = "manifest.json.sig"
 MAX_SIGNATURE_BYTES = 64 * 2**10
+REVOKED = "revoked_keys"
 SYSTEM_WIDE = Path("/etc/edgelstm/allowed_signers")
 VARIABLE = "EDGELSTM_ALLOWED_SIGNERS"
 
@@ -54,31 +57,91 @@ def required_signers(given: str | os.PathLike[str] | None = None) -> Path | None
     return Path(named)
 
 
+def refuse_single_file(path: Path, given: str | os.PathLike[str] | None = None) -> None:
+    """Raise `BundleError` where signatures are required, which a single file cannot have."""
+    if (signers := required_signers(given)) is not None:
+        raise BundleError(f"{path}: a single file is never signed, and {signers} requires it; load the bundle")
+
+
 def check_signature(manifest: bytes, signature: bytes | None, signers: Path, source: str) -> str:
-    """Who signed a manifest, if that is an allowed signer.
+    """Who signed a manifest, if that is an allowed signer: the first whose line fits in every respect.
 
     Raises:
-        BundleError: it is not signed, by nobody who is allowed, or was changed since.
+        BundleError: it is not signed, by nobody who is allowed, with a key that was revoked, or was changed since.
     """
     import tempfile
 
     if signature is None:
         raise BundleError(f"{source}: is not signed, and {signers} requires it; sign it with `edgelstm sign`")
-    with tempfile.NamedTemporaryFile(suffix=".sig") as file:
-        file.write(signature)
-        file.flush()
-        found = _ssh_keygen(["-Y", "find-principals", "-s", file.name, "-f", str(signers)], b"", source)
-        who = found.stdout.decode(errors="replace").splitlines()
-        if found.returncode != 0 or not who:
-            raise BundleError(f"{source}: is signed by nobody whom {signers} allows{_reason(found.stderr)}")
-        arguments = ["-Y", "verify", "-f", str(signers), "-I", who[0], "-n", NAMESPACE, "-s", file.name]
-        verified = _ssh_keygen(arguments, manifest, source)
-        if verified.returncode != 0:
-            raise BundleError(
-                f"{source}: its signature does not fit: the bundle was changed after {who[0]} signed it, or what was "
-                f"signed is something else{_reason(verified.stderr)}"
-            )
-    return who[0]
+    revoked = _revoked(signers)
+    with tempfile.TemporaryDirectory(prefix="edgelstm-") as folder:
+        signed, line_file = Path(folder, "sig"), Path(folder, "signers")
+        signed.write_bytes(signature)
+
+        def verified(who: str, *more: str) -> CompletedProcess[bytes]:
+            arguments = ["-Y", "verify", "-f", str(line_file), "-I", who, "-n", NAMESPACE, "-s", str(signed), *more]
+            return _ssh_keygen(arguments, manifest, source)
+
+        problem = f"is signed by nobody whom {signers} allows"
+        # One line at a time: ssh-keygen looks for principals in the first line alone that has the key, whatever that
+        # line allows the key for.
+        for line in _lines(signers, signature):
+            line_file.write_bytes(line + b"\n")
+            found = _ssh_keygen(["-Y", "find-principals", "-s", str(signed), "-f", str(line_file)], b"", source)
+            names = found.stdout.decode(errors="replace").splitlines() if found.returncode == 0 else []
+            if not names:
+                problem += _reason(found.stderr)
+            for who in names:
+                if who.startswith("!"):
+                    continue  # A pattern of those whom the line does not mean.
+                done = verified(who, *revoked)
+                if done.returncode == 0:
+                    return who
+                if revoked and verified(who).returncode == 0:
+                    problem = f"is signed by {who} with a key that {revoked[-1]} revokes{_reason(done.stderr)}"
+                else:
+                    problem = (
+                        f"its signature does not fit: the bundle was changed after {who} signed it, or what was signed "
+                        f"is something else, or {signers} allows that key for something else{_reason(done.stderr)}"
+                    )
+    raise BundleError(f"{source}: {problem}")
+
+
+def _revoked(signers: Path) -> list[str]:
+    """What has ssh-keygen heed the revoked keys, where there are some."""
+    path = signers.with_name(REVOKED)
+    if not os.path.lexists(path):
+        return []
+    if not path.is_file():
+        raise InputError(f"{path}: no file of revoked keys is there")
+    return ["-r", str(path)]
+
+
+def _lines(signers: Path, signature: bytes) -> Iterator[bytes]:
+    """The lines of the signers' file that can be about the key of a signature: those with it, and authorities'."""
+    try:
+        lines = signers.read_bytes().splitlines()
+    except OSError as error:
+        raise InputError(f"{signers}: cannot be read ({error.strerror})") from error
+    key = _key(signature)
+    for line in lines:
+        stripped = line.strip()
+        if stripped and not stripped.startswith(b"#") and (key in stripped or b"cert-authority" in stripped.lower()):
+            yield stripped
+
+
+def _key(signature: bytes) -> bytes:
+    """The public key in a signature as files of signers have it; SSHSIG: the magic, a version, the key, …."""
+    import base64
+    import binascii
+
+    lines = signature.split(b"\n")
+    try:
+        blob = base64.b64decode(b"".join(line.strip() for line in lines if line and not line.startswith(b"-----")))
+    except (binascii.Error, ValueError):
+        return b"no key"
+    size = int.from_bytes(blob[10:14], "big")
+    return base64.b64encode(blob[14 : 14 + size]) or b"no key"
 
 
 def sign_manifest(manifest: bytes, key: Path) -> bytes:

@@ -13,6 +13,7 @@ import struct
 import zlib
 
 from .errors import BundleError
+from .flatbuffer import field, tables, u32, vector
 
 METADATA_NAME = "edgelstm"
 CHECKSUM_PREFIX = b'"crc32": "'
@@ -45,47 +46,21 @@ def read_metadata(content: bytes, source: str) -> str:
     at = content.find(CHECKSUM_PREFIX) + len(CHECKSUM_PREFIX)
     if content[at : at + 8] != checksum(content, at):
         raise BundleError(f"{source}: damaged TFLite file (its checksum differs); copy or export it again")
-    return text.decode()
+    try:
+        return text.decode()
+    except UnicodeDecodeError as error:
+        raise BundleError(f"{source}: damaged TFLite file (its description is no text)") from error
 
 
 def _find(content: bytes) -> bytes | None:
-    model = _u32(content, 0)
-    buffers, metadata = _field(content, model, 4), _field(content, model, 6)
+    model = u32(content, 0)
+    buffers, metadata = field(content, model, 4), field(content, model, 6)
     if buffers is None or metadata is None:
         return None
-    for entry in _tables(content, metadata):
-        name, number = _field(content, entry, 0), _field(content, entry, 1)
-        if name is None or number is None or _vector(content, name) != METADATA_NAME.encode():
+    for entry in tables(content, metadata):
+        name, number = field(content, entry, 0), field(content, entry, 1)
+        if name is None or number is None or vector(content, name) != METADATA_NAME.encode():
             continue
-        data = _field(content, _tables(content, buffers)[_u32(content, number)], 0)
-        return None if data is None else _vector(content, data)
+        data = field(content, tables(content, buffers)[u32(content, number)], 0)
+        return None if data is None else vector(content, data)
     return None
-
-
-def _u32(content: bytes, at: int) -> int:
-    return struct.unpack_from("<I", content, at)[0]
-
-
-def _field(content: bytes, table: int, number: int) -> int | None:
-    """Position of a table's field, or None where it is left out."""
-    vtable = table - struct.unpack_from("<i", content, table)[0]
-    if vtable < 0 or 4 + 2 * number >= struct.unpack_from("<H", content, vtable)[0]:
-        return None
-    offset = struct.unpack_from("<H", content, vtable + 4 + 2 * number)[0]
-    return table + offset if offset else None
-
-
-def _vector(content: bytes, field: int) -> bytes:
-    start = field + _u32(content, field)
-    length = _u32(content, start)
-    if start + 4 + length > len(content):
-        raise ValueError("vector beyond the end")
-    return content[start + 4 : start + 4 + length]
-
-
-def _tables(content: bytes, field: int) -> list[int]:
-    start = field + _u32(content, field)
-    count = _u32(content, start)
-    if start + 4 + 4 * count > len(content):
-        raise ValueError("vector beyond the end")
-    return [at + _u32(content, at) for at in range(start + 4, start + 4 + 4 * count, 4)]

@@ -1,4 +1,4 @@
-"""Builds the project's wheel in a folder of its own: neither other tests nor earlier builds have a part in it."""
+"""Builds the project's wheel or sdist in a folder of its own: no other test or earlier build has a part in it."""
 
 from __future__ import annotations
 
@@ -15,6 +15,20 @@ _SOURCES = ("devices", "export", "runtime", "toolkit", "pyproject.toml", "setup.
 
 def build_wheel(to: Path, compiler: str = "cc") -> Path:
     """A wheel for this machine, made with this compiler."""
+    arguments = ("-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(to), ".")
+    _run_in_copy(*arguments, CC=compiler)
+    (wheel,) = to.glob("edgelstm-*.whl")
+    return wheel
+
+
+def build_sdist(to: Path) -> Path:
+    """An sdist, as a build frontend has it made."""
+    _run_in_copy("-c", f"from setuptools import build_meta; build_meta.build_sdist({str(to)!r})")
+    (sdist,) = to.glob("edgelstm-*.tar.gz")
+    return sdist
+
+
+def _run_in_copy(*arguments: str, **environment: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name in _SOURCES:
             source = ROOT / name
@@ -23,18 +37,7 @@ def build_wheel(to: Path, compiler: str = "cc") -> Path:
                 shutil.copytree(source, Path(folder) / name, ignore=ignored)
             else:
                 shutil.copy(source, folder)
-        command = [
-            sys.executable,
-            "-m",
-            "pip",
-            "wheel",
-            "--quiet",
-            "--no-deps",
-            "--no-build-isolation",
-            "--wheel-dir",
-            str(to),
-        ]
-        done = subprocess.run([*command, folder], capture_output=True, text=True, env={**os.environ, "CC": compiler})
+        done = subprocess.run(
+            [sys.executable, *arguments], cwd=folder, capture_output=True, text=True, env={**os.environ, **environment}
+        )
     assert done.returncode == 0, done.stderr
-    (wheel,) = to.glob("edgelstm-*.whl")
-    return wheel

@@ -12,13 +12,15 @@ from typing import Any
 import numpy as np
 
 from ..runtime.backends import Float32Array
-from ..runtime.bundle import Artifact, Bundle, File
+from ..runtime.bundle import Bundle
 from ..runtime.errors import BackendUnavailableError
-from ..runtime.model import load_artifact
+from ..runtime.manifest import Artifact
+from ..runtime.model import Model, load_artifact
 
 BLOCKS = 40
 BLOCK_SECONDS = 0.004
 FLEET = 256
+WINDOW = 30  # Timesteps, where the model has no window of its own.
 # Whom each precision competes with: their files that are as exact.
 RIVALS = {"float32": ("tflite float32", "onnx float32"), "int8": ("tflite dynamic", "onnx dynamic")}
 
@@ -43,12 +45,14 @@ class Beside:
 
 
 def compare_native(bundle: Bundle) -> list[Beside]:
-    """Each native artifact's `Stream.step`, and a fleet's, beside those that the bundle has to compare it with."""
+    """Each native artifact's `Stream.step`, and a fleet's, beside those that the bundle has to compare it with.
+
+    And a step by window, with an answer each, beside going through the window again from a reset.
+    """
     found: list[Beside] = []
     xs = bundle.golden().inputs
     manifest = bundle.manifest
-    entries: dict[str, File] = {} if manifest.network is None else {"native float32": manifest.network}
-    entries |= {a.label: a for a in manifest.artifacts if a.graph == "step"}
+    entries = {a.label: a for a in manifest.artifacts if a.graph == "step"}
     for label, entry in entries.items():
         if not label.startswith("native"):
             continue
@@ -56,7 +60,7 @@ def compare_native(bundle: Bundle) -> list[Beside]:
             model = load_artifact(bundle, entry, "native")
         except BackendUnavailableError:
             return []
-        step = _cycle(model.stream().step, [np.ascontiguousarray(x) for x in xs])
+        step = _cycle(model.stream(carry=True).step, [np.ascontiguousarray(x) for x in xs])
         for rival in RIVALS.get(label.removeprefix("native "), ()):
             if rival not in entries:
                 continue
@@ -65,12 +69,14 @@ def compare_native(bundle: Bundle) -> list[Beside]:
             except BackendUnavailableError:
                 continue
             found.append(_beside(f"{label} step", name, step, call))
-        fleet = model.fleet(FLEET)
+        fleet = model.fleet(FLEET, carry=True)
         rows = np.resize(xs, (FLEET, xs.shape[1])).astype(np.float32)
         answers = np.empty((FLEET, len(manifest.outputs)), np.float32)
         together = lambda fleet=fleet, rows=rows, answers=answers: fleet.step(rows, out=answers)  # noqa: E731
         what = f"{label} fleet of {FLEET}"
         found.append(_beside(what, f"{label} step", together, step, FLEET, 1))
+        length = manifest.window or WINDOW
+        found.append(_beside(f"{label} window of {length}", "the window run again", *_windows(model, xs, length)))
         if label == "native float32" and "onnx float32" in entries:
             try:
                 call = _onnx_run(bundle.read(entries["onnx float32"]), rows)
@@ -80,9 +86,23 @@ def compare_native(bundle: Bundle) -> list[Beside]:
     return found
 
 
-def _rival(bundle: Bundle, entry: File, xs: Float32Array) -> tuple[str, Callable[[], object]]:
+def _windows(model: Model, xs: Float32Array, length: int) -> tuple[Callable[[], object], Callable[[], object]]:
+    """An answer on the last inputs: of windows in flight, and of one stream reset before each."""
+    rows = [np.ascontiguousarray(x) for x in np.resize(xs, (max(len(xs), length), xs.shape[1])).astype(np.float32)]
+    windows, again = model.stream(window=length, hop=1), model.stream(carry=True)
+    for x in rows[:length]:
+        windows.step(x)
+    window = np.stack(rows[:length])
+
+    def replay() -> object:
+        again.reset()
+        return again.run(window)[-1]
+
+    return _cycle(windows.step, rows), replay
+
+
+def _rival(bundle: Bundle, entry: Artifact, xs: Float32Array) -> tuple[str, Callable[[], object]]:
     """The call that a program without this package would make at every step."""
-    assert isinstance(entry, Artifact)
     if entry.format == "onnx":
         return f"{entry.label} sess.run", _onnx_run(bundle.read(entry), xs[:1])
     return f"{entry.label} invoke", load_artifact(bundle, entry, "tflite").stream().bare_call()
@@ -135,7 +155,8 @@ def _count(call: Callable[[], object]) -> int:
 
 
 def _seconds(call: Callable[[], object], count: int) -> float:
-    begin = time.perf_counter()
+    """Of this thread's own time, so that what else the machine does is not in it; all that is compared runs in one."""
+    begin = time.thread_time()
     for _ in range(count):
         call()
-    return (time.perf_counter() - begin) / count
+    return (time.thread_time() - begin) / count

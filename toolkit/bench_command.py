@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 
 from ..runtime import verify_command
-from ..runtime.bundle import Artifact, Bundle, File
+from ..runtime.bundle import Bundle
 from ..runtime.errors import BackendUnavailableError, InputError
-from ..runtime.model import load_artifact
+from ..runtime.manifest import Artifact
+from ..runtime.model import Model, load_artifact
 from ..runtime.table import table
 from .bench_beside import Beside, compare_native
 
@@ -26,6 +27,8 @@ CHUNK = 64
 BLOCK = 200
 STREAMS = 100
 START_RUNS = 9
+BURSTS = 15
+SETTLING = 5000  # Timesteps of silence before silence is measured.
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,6 +59,8 @@ class Measurement:
         chunk_steps_per_second: `Stream.run` in chunks of 64.
         load_ms: from the bundle's file to a stream.
         stream_kib: memory that one more stream takes.
+        silence: a step's time behind a long silence, over its time on noise.
+        denormals: the same of inputs of 1e-37 to 1e-45.
     """
 
     artifact: str
@@ -69,6 +74,8 @@ class Measurement:
     chunk_steps_per_second: float
     load_ms: float
     stream_kib: float
+    silence: float
+    denormals: float
 
 
 @dataclass(frozen=True)
@@ -91,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
     measured: list[Measurement] = []
     missing: list[str] = []
     for entry, backend in verify_command.selected(bundle, args.backend, args.precision):
-        if isinstance(entry, Artifact) and entry.graph == "sequence":
+        if entry.graph == "sequence":
             continue
         try:
             measured.append(measure(bundle, entry, backend, args.steps))
@@ -132,11 +139,11 @@ def _over_mqtt(bundle: Bundle, args: argparse.Namespace) -> int:
     return 0
 
 
-def measure(bundle: Bundle, entry: File, backend: str, steps: int) -> Measurement:
+def measure(bundle: Bundle, entry: Artifact, backend: str, steps: int) -> Measurement:
     """Measure one file of a bundle, the bare call and ours in turn, block by block."""
     begin = time.perf_counter()
     model = load_artifact(bundle, entry, backend)
-    stream = model.stream()
+    stream = model.stream(carry=True)
     load_ms = (time.perf_counter() - begin) * 1e3
     xs = bundle.golden().inputs
     rows = [np.ascontiguousarray(xs[i % len(xs)]) for i in range(BLOCK)]
@@ -158,9 +165,8 @@ def measure(bundle: Bundle, entry: File, backend: str, steps: int) -> Measuremen
     for chunk in chunks:
         stream.run(chunk)
     per_second = len(chunks) * CHUNK / (time.perf_counter() - begin)
-    label = entry.label if isinstance(entry, Artifact) else "native float32"
     return Measurement(
-        label,
+        entry.label,
         backend,
         statistics.median(bare_times) / 1e3,
         statistics.median(step_times) / 1e3,
@@ -171,7 +177,28 @@ def measure(bundle: Bundle, entry: File, backend: str, steps: int) -> Measuremen
         per_second,
         load_ms,
         _stream_kib(bundle, entry, backend),
+        *_on_silence_and_denormals(model),
     )
+
+
+def _on_silence_and_denormals(model: Model) -> tuple[float, float]:
+    """How many times as long as on noise a step takes; the least of bursts in turn, in the thread's own time."""
+    shape = (BLOCK, len(model.features))
+    noise = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    zeros, tiny = np.zeros(shape, np.float32), np.resize(np.array([1e-37, -1e-39, 1e-41, 1e-45], np.float32), shape)
+    rows = [list(values) for values in (noise, zeros, tiny)]
+    streams = [model.stream() for _ in rows]
+    streams[1].run(noise)
+    for _ in range(SETTLING // BLOCK):
+        streams[1].run(zeros)
+    least = [float("inf")] * len(rows)
+    for _ in range(BURSTS):
+        for i, stream in enumerate(streams):
+            begin = time.thread_time()
+            for x in rows[i]:
+                stream.step(x)
+            least[i] = min(least[i], time.thread_time() - begin)
+    return least[1] / least[0], least[2] / least[0]
 
 
 def _times(call: Callable[[Any], object], rows: list[Any]) -> list[int]:
@@ -185,10 +212,9 @@ def _times(call: Callable[[Any], object], rows: list[Any]) -> list[int]:
     return times
 
 
-def _stream_kib(bundle: Bundle, entry: File, backend: str) -> float:
+def _stream_kib(bundle: Bundle, entry: Artifact, backend: str) -> float:
     """Resident memory that each further stream takes after its first step, in a process that does nothing else."""
-    precision = entry.precision if isinstance(entry, Artifact) else "float32"
-    command = [sys.executable, "-c", _STREAMS, str(bundle.path), backend, precision, str(STREAMS)]
+    command = [sys.executable, "-c", _STREAMS, str(bundle.path), backend, entry.precision, str(STREAMS)]
     done = subprocess.run(command, capture_output=True, text=True)
     return float(done.stdout) if done.returncode == 0 and done.stdout else float("nan")
 
@@ -201,7 +227,7 @@ def resident():
 model = edgelstm.runtime.load(sys.argv[1], sys.argv[2], sys.argv[3])
 x = numpy.zeros(len(model.features), numpy.float32)
 def stream():
-    made = model.stream()
+    made = model.stream(carry=True)
     made.step(x)
     return made
 kept = [stream()]
@@ -235,7 +261,7 @@ def _show(bundle: Bundle, measured: list[Measurement], beside: list[Beside], sta
     print(f"{bundle.manifest.name}: {bundle.manifest.parameters:,} parameters; µs per step, one thread\n")
     header = [
         "artifact", "backend", "bare p50", "step p50", "p99", "with out", "overhead", "ratio",
-        "steps/s in chunks", "load ms", "KiB per stream",
+        "steps/s in chunks", "load ms", "KiB per stream", "silence / noise", "denormals / noise",
     ]  # fmt: skip
     rows = [
         [
@@ -250,6 +276,8 @@ def _show(bundle: Bundle, measured: list[Measurement], beside: list[Beside], sta
             f"{m.chunk_steps_per_second:,.0f}",
             f"{m.load_ms:.1f}",
             f"{m.stream_kib:.0f}",
+            f"{m.silence:.2f}",
+            f"{m.denormals:.2f}",
         ]
         for m in measured
     ]

@@ -91,7 +91,7 @@ def _serving(path: Path, url: str, prefix: str) -> Generator[None]:
     """The service in a process of its own, with a folder for its states."""
     with tempfile.TemporaryDirectory(prefix="edgelstm-") as folder:
         topics = ["--subscribe", f"{prefix}/in", "--publish", f"{prefix}/back", "--errors", f"{prefix}/error"]
-        command = [sys.executable, "-m", "edgelstm.runtime.cli", "run", str(path), "--mqtt", url, *topics]
+        command = [sys.executable, "-m", "edgelstm.runtime.cli", "run", str(path), "--carry", "--mqtt", url, *topics]
         process = subprocess.Popen([*command, "--state", folder], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
         assert process.stderr is not None
         said: list[str] = []

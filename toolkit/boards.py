@@ -47,7 +47,7 @@ def on_every_board(args: argparse.Namespace, work: Work, line: Callable[[dict[st
         say = lambda text: lines.say(host, text)  # noqa: E731
         try:
             say("connects")
-            with Board(host, args.ssh_option) as board:
+            with Board(host, args.ssh_option, say) as board:
                 result = {"host": host, **work(board, say)}
             say(line(result))
         except (EdgeLSTMError, OSError, LookupError, TypeError) as error:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from ..runtime.errors import InputError
 from .fit import CALIBRATION_STEPS, Batch, TrainConfig, build, fit, seed_everything, spread
-from .forecast import settings
+from .forecast import choose_streaming, settings
 from .run_folder import RunFolder
 from .series import LabelledSequences, read_sequences_by_label
 
@@ -57,6 +57,13 @@ def train_classification(
 
     longest = max(map(len, data.sequences))
     history = fit(model, loss, batches, _padded(data, parts["validation"], longest), config, progress)
+    tried = evaluate(model, data, parts["validation"], parts["training"], config.window)
+    streaming, reason = choose_streaming(
+        config.window,
+        1 - tried["carried"]["accuracy"],
+        1 - tried["window"]["accuracy"] if config.window is not None else None,
+        "{:.1%} wrong",
+    )
     run = RunFolder(
         path=path,
         task="classification",
@@ -70,8 +77,9 @@ def train_classification(
         labels=data.classes,
         rows={name: len(indices) for name, indices in parts.items()},
         settings=settings(config),
-        notes=data.notes,
-        metrics=evaluate(model, data, parts["test"], parts["training"], config.window),
+        notes=(*data.notes, reason),
+        metrics={**evaluate(model, data, parts["test"], parts["training"], config.window), "validation": tried},
+        streaming=streaming,
     )
     calibration = spread([data.sequences[i] for i in parts["training"]], CALIBRATION_STEPS)
     return run, model, calibration, history

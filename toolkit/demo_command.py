@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..runtime.bundle import Artifact, Bundle
+from ..runtime.bundle import Bundle
 from ..runtime.errors import InputError
+from ..runtime.manifest import Artifact
 from ..runtime.model import load_artifact
 from ..runtime.table import table
 
@@ -89,7 +90,7 @@ def last_column(path: Path) -> npt.NDArray[np.float32]:
 
 def stream_year(bundle: Bundle, artifact: Artifact, temperatures: npt.NDArray[np.float32]) -> dict[str, Any]:
     """Carry the state through all the years, and score the last: each forecast against the next day."""
-    stream = load_artifact(bundle, artifact, artifact.format).stream()
+    stream = load_artifact(bundle, artifact, artifact.format).stream(carry=True)
     stream.run(temperatures[: -YEAR - 1, None])
     answers: list[float] = []
     times: list[int] = []
@@ -97,7 +98,7 @@ def stream_year(bundle: Bundle, artifact: Artifact, temperatures: npt.NDArray[np
         begin = time.perf_counter_ns()
         y = stream.step(day)
         times.append(time.perf_counter_ns() - begin)
-        answers.append(float(y[0]))
+        answers.append(float("nan") if y is None else float(y[0]))
     return {
         "artifact": artifact.label,
         "size": artifact.size,

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ..devices.agent.messages import Hold, Rollback, Versions, plain
 from ..devices.board import Board
-from ..devices.deploy import Deployment, common, deploy, place
+from ..devices.deploy import Deployment, deploy, located, place
 from ..runtime.bundle import Bundle
 from ..runtime.errors import InputError
 from ..runtime.table import table
@@ -36,6 +37,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backend", default="auto", help="of the runtime there (default: auto, the fastest)")
     parser.add_argument("--precision", help="which artifact; default: the most precise there is")
     parser.add_argument("--keep", type=int, default=3, metavar="N", help="versions that stay on the board (default 3)")
+    parser.add_argument(
+        "--allow-older",
+        action="store_true",
+        help="where signatures are required: also a bundle that is older than the last one accepted there",
+    )
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--rollback", action="store_true", help="go back to the version before the current one")
     parser.add_argument("--to", metavar="VERSION", help="with --rollback: to this one, as --list shows it")
@@ -60,9 +66,16 @@ def run(args: argparse.Namespace) -> int:
         args.precision,
         args.system,
         args.keep,
+        allow_older=args.allow_older,
     )
     place(deployment.title, args.system)  # Fails before any board is asked.
-    return _end(args, on_every_board(args, lambda board, say: deploy(deployment, board, say), _line))
+
+    def work(board: Board, say: Callable[[str], None]) -> dict[str, Any]:
+        outcome = deploy(deployment, board, say)
+        found = {"base": outcome.base, "removed": list(outcome.removed)}
+        return {**found, **plain(outcome.activated), **plain(outcome.verified)}
+
+    return _end(args, on_every_board(args, work, _line))
 
 
 def _roll_back(args: argparse.Namespace, name: str) -> int:
@@ -70,8 +83,9 @@ def _roll_back(args: argparse.Namespace, name: str) -> int:
 
     def work(board: Board, say: Callable[[str], None]) -> dict[str, Any]:
         say("goes back")
-        told = common(name, board.probe(base).base, args.system)
-        return board.call("rollback", {**told, "id": args.to})
+        told = plain(located(name, board.probe(base).base, args.system))
+        board.call(Hold(**told))
+        return plain(board.call(Rollback(**told, id=args.to)))
 
     return _end(args, on_every_board(args, work, _line))
 
@@ -81,17 +95,32 @@ def _list(args: argparse.Namespace, name: str) -> int:
 
     def work(board: Board, say: Callable[[str], None]) -> dict[str, Any]:
         say("lists")
-        return board.call("versions", common(name, board.probe(base).base, args.system))
+        listing = board.call(Versions(**plain(located(name, board.probe(base).base, args.system))))
+        found = [plain(version) for version in listing.versions]
+        return {
+            "versions": [{**version, **(version.pop("deployed") or {})} for version in found],
+            "notes": list(listing.notes),
+        }
 
     results = on_every_board(args, work, lambda result: f"{len(result['versions'])} versions")
     header = ["version", "", "bytes", "bundle", "EdgeLSTM", "backend"]
     for result in () if args.json else results:
         rows = [
-            [v["id"], "current" * v["current"], f"{v['bytes']:,}", v["bundle"], v["edgelstm"], v["backend"]]
+            [
+                v["id"],
+                "current" * v["current"]
+                + ", " * (v["current"] and v["problem"] is not None)
+                + "DAMAGED" * bool(v["problem"]),
+                f"{v['bytes']:,}",
+                *(v.get(key, "") for key in ("bundle", "edgelstm", "backend")),
+            ]
             for v in result.get("versions", [])
         ]
         if rows:
             print(f"\n{result['host']}\n{table(header, rows)}")
+        for problem in (*(v["problem"] for v in result.get("versions", [])), *result.get("notes", ())):
+            if problem:
+                print(problem)
     return _end(args, results)
 
 
@@ -102,13 +131,15 @@ def _end(args: argparse.Namespace, results: list[dict[str, Any]]) -> int:
 
 
 def _line(result: dict[str, Any]) -> str:
+    notes = "".join(f"; {note}" for note in result["notes"])
     if "parity" not in result:
-        return f"back to {result['version']}" + _service(result)
+        return f"back to {result['version']}" + _service(result) + notes
     parity, step = result["parity"]["parity"], result["step"]
     return (
         f"{result['version']}: {step['backend']} {step['precision']}, {parity['snr_db']:.1f} dB against Keras there, "
         f"step {step['p50']:.1f} µs (p99 {step['p99']:.1f})"
         + (_service(result) or f"; start it with {result['base']}/current/start")
+        + notes
     )
 
 

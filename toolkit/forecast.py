@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..runtime.errors import InputError
+from ..runtime.streaming import CARRY, WINDOW
 from .fit import CALIBRATION_STEPS, Batch, TrainConfig, build, fit, seed_everything, spread
 from .run_folder import RunFolder
 from .series import Series, read_series
@@ -15,6 +16,8 @@ from .series import Series, read_series
 DEFAULT_WINDOW = 48
 # Where the loss turns from squares to absolute values, in standard deviations of the target.
 HUBER_DELTA = 0.1
+# Windows are chosen where their error is less than this part of the carried state's.
+WORTH_A_WINDOW = 0.99
 # A short series gives few windows side by side; it is cut anew, at other places, until there are so many batches.
 MINIMUM_BATCHES = 16
 
@@ -78,6 +81,8 @@ def train_forecast(
     validation = windows(series, parts["validation"], window, config.horizon, None)
     history = fit(model, loss, batches, validation, config, progress)
     metrics = evaluate(model, series, parts["test"], window, config.horizon)
+    tried = evaluate(model, series, parts["validation"], window, config.horizon)
+    streaming, reason = choose_streaming(window, tried["carried"]["rmse"], tried["window"]["rmse"], "RMSE {:.4g}")
     run = RunFolder(
         path=path,
         task="forecast",
@@ -91,11 +96,30 @@ def train_forecast(
         labels=(),
         rows={name: sum(b - a for a, b in segments) for name, segments in parts.items()},
         settings=settings(config),
-        notes=series.notes,
-        metrics=metrics,
+        notes=(*series.notes, reason),
+        metrics={**metrics, "validation": tried},
+        streaming=streaming,
     )
     calibration = spread([series.values[a:b] for a, b in parts["training"]], max(CALIBRATION_STEPS, window))
     return run, model, calibration, history
+
+
+def choose_streaming(window: int | None, carried: float, by_window: float | None, figure: str) -> tuple[str, str]:
+    """How a model is to be streamed: with its state carried, unless windows give smaller errors on the validation part.
+
+    Windows take a step of each window in flight where carrying takes one, so they have to be worth it.
+
+    Returns:
+        `carry` or `window`, and a sentence that says why.
+    """
+    if window is None or by_window is None:
+        return CARRY, "streams with its state carried on: it was trained on whole sequences"
+    figures = (
+        f"{figure.format(carried)} with the state carried on, {figure.format(by_window)} on the last {window} timesteps"
+    )
+    if by_window < WORTH_A_WINDOW * carried:
+        return WINDOW, f"streams by window, which is better on the validation part: {figures}"
+    return CARRY, f"streams with its state carried on; on the validation part: {figures}"
 
 
 def settings(config: TrainConfig) -> dict[str, Any]:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import zipfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ..runtime import inspect_command
+from ..runtime.model import SUFFIXES
 from ..runtime.signature import add_signers_argument
+from .run_folder import is_run_folder, read_run_folder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,21 +25,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
     path = Path(args.model)
-    if path.suffix in (".keras", ".h5", ".hdf5"):
-        inspect_command.show(describe_keras(path), args.json)
-    elif (path / "run.json").is_file():
-        from .run_folder import read_run_folder
-
+    if is_run_folder(path):
         folder = read_run_folder(path)
-        inspect_command.show({**describe_keras(folder.model_path), **_known(folder.export_settings())}, args.json)
-    else:
+        settings = folder.export_settings()
+        shown = describe_keras(folder.model_path, settings.pop("carry"), settings.pop("window"))
+        inspect_command.show({**shown, **_known(settings)}, args.json)
+    elif _is_exported(path):
         inspect_command.show(inspect_command.describe(path, args.allowed_signers), args.json)
+    else:
+        inspect_command.show(describe_keras(path), args.json)
     return 0
 
 
-def describe_keras(path: Path) -> dict[str, Any]:
+def _is_exported(path: Path) -> bool:
+    """Whether a path is for the runtime: a bundle or an artifact. Of all else, reading it says what it is."""
+    if path.is_dir():
+        return (path / "manifest.json").is_file()
+    if path.suffix in (*SUFFIXES, ".edge") or not path.exists():
+        return path.suffix not in (".keras", ".h5", ".hdf5")
+    if not path.is_file() or not zipfile.is_zipfile(path):  # A named pipe would be waited for.
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return "manifest.json" in archive.namelist()
+
+
+def describe_keras(path: Path, carry: bool = False, window: int | None = None) -> dict[str, Any]:
     """A Keras file, as a dictionary for `show`."""
-    from ..export import read_keras
+    from ..export import read_keras, streaming_of
     from ..export.description import describe
     from .quiet import quiet
 
@@ -48,7 +64,7 @@ def describe_keras(path: Path) -> dict[str, Any]:
         "outputs": [f"y{i}" for i in range(network.outputs)],
         "layers": list(describe(network)),
         "parameters": network.parameters,
-        "window": network.window,
+        "streaming": asdict(streaming_of(network, carry, window)),
         "states": [spec.name for spec in network.states],
         "state_bytes": sum(4 * spec.units for spec in network.states),
         "artifacts": [],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..runtime.errors import InputError
+from ..runtime.folder import replacing_folder, standing_in
+from ..runtime.streaming import CARRY
 
 VERSION = 1
 DESCRIPTION, MODEL, CALIBRATION, METRICS, HISTORY = (
@@ -41,8 +42,9 @@ class RunFolder:
         labels: the classes, in the order of the outputs.
         rows: rows or sequences in the parts for training, validation and test.
         settings: how it was trained.
-        notes: what was left out or filled.
+        notes: what was left out or filled, and how the model streams.
         metrics: errors on unseen data, beside the naive baseline.
+        streaming: how the model is to be streamed: `carry` or `window`.
     """
 
     path: Path
@@ -59,6 +61,7 @@ class RunFolder:
     settings: dict[str, Any]
     notes: tuple[str, ...]
     metrics: dict[str, Any]
+    streaming: str = CARRY
 
     @property
     def model_path(self) -> Path:
@@ -88,8 +91,14 @@ class RunFolder:
             "features": self.features,
             "outputs": self.outputs,
             "window": self.window,
+            "carry": self.streaming == CARRY,
             "training": training,
         }
+
+
+def is_run_folder(path: Path) -> bool:
+    """Whether a path is a folder that `edgelstm train` wrote, as far as its description tells."""
+    return (path / DESCRIPTION).is_file()
 
 
 def read_run_folder(path: str | Path) -> RunFolder:
@@ -98,7 +107,7 @@ def read_run_folder(path: str | Path) -> RunFolder:
     Raises:
         InputError: it is none, incomplete, damaged or of a later version.
     """
-    folder = Path(path)
+    folder = standing_in(Path(path))
     try:
         raw = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
         version = raw.pop("version")
@@ -146,8 +155,7 @@ def write_run_folder(
     path = run.path
     description = {key: value for key, value in asdict(run).items() if key not in ("path", "metrics")}
     try:
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.absolute().parent))
-        try:
+        with replacing_folder(path, DESCRIPTION, "a folder that `edgelstm train` wrote") as temporary:
             model.save(temporary / MODEL)
             np.savez(temporary / CALIBRATION, sequences=calibration)
             text = json.dumps({"version": VERSION, **description}, indent=1)
@@ -156,13 +164,6 @@ def write_run_folder(
             rows = zip(*history.values(), strict=True)
             lines = [",".join(["epoch", *history]), *(f"{i},{','.join(map(str, r))}" for i, r in enumerate(rows, 1))]
             (temporary / HISTORY).write_text("\n".join(lines) + "\n", encoding="utf-8")
-            temporary.chmod(0o755)
-            if path.exists():
-                path.rename(temporary.with_suffix(".old"))
-            temporary.rename(path)
-            shutil.rmtree(temporary.with_suffix(".old"), ignore_errors=True)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror or error}); nothing was left there") from error
     return run

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from ..runtime.errors import InputError
+from ..runtime.errors import InputError, reason_of
 
 # pandas' own types say that every operation may give anything; a table is what the functions here take.
 DataFrame: TypeAlias = Any
@@ -178,7 +178,7 @@ def read_frame(path: Path) -> DataFrame:
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, OSError, ValueError) as error:
-        reason = " ".join(str(error).split()) or "it is empty"
+        reason = reason_of(error) or "it is empty"
         raise InputError(f"{path}: cannot be read as CSV ({reason})") from error
     if frame.empty:
         raise InputError(f"{path}: holds no rows")

@@ -7,8 +7,9 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from ..devices.agent.messages import Status, plain
 from ..devices.board import Board, BoardError
-from ..devices.deploy import common, place
+from ..devices.deploy import located, place
 from .boards import add_board_arguments, on_every_board
 
 
@@ -18,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the command; exit status 1 if a board failed or its service does not run."""
+    """Run the command; exit status 1 if a board failed, its service does not run, or something there is damaged."""
 
     def work(board: Board, say: Callable[[str], None]) -> dict[str, Any]:
         say("asks")
@@ -26,17 +27,19 @@ def run(args: argparse.Namespace) -> int:
         names = facts.deployed if args.name is None else (args.name,)
         if not names:
             raise BoardError(f"{board.host}: nothing is deployed here{'' if args.system else ' for this user'}")
-        told = [common(name, f"{facts.base.rpartition('/')[0]}/{name}", args.system) for name in names]
-        return {
-            "models": [{"name": name, **board.call("status", each)} for name, each in zip(names, told, strict=True)]
-        }
+        return {"models": [_condition(board, facts.base.rpartition("/")[0], name, args.system) for name in names]}
 
     results = on_every_board(args, work, _line)
     if args.json:
         print(json.dumps({"boards": results}))
     models = [model for result in results for model in result.get("models", ())]
     down = any("error" in result for result in results) or any(m["arguments"] and not m["running"] for m in models)
-    return 1 if down else 0
+    return 1 if down or any(m["damaged"] for m in models) else 0
+
+
+def _condition(board: Board, folder: str, name: str, system: bool) -> dict[str, Any]:
+    found = plain(board.call(Status(**plain(located(name, f"{folder}/{name}", system)))))
+    return {**found, **found.pop("deployed"), "name": name}
 
 
 def _line(result: dict[str, Any]) -> str:
@@ -44,6 +47,11 @@ def _line(result: dict[str, Any]) -> str:
 
 
 def _model(model: dict[str, Any]) -> str:
+    damaged = "".join(f"; DAMAGED: {problem}" for problem in model["damaged"])
+    return _words(model) + damaged + "".join(f"; {note}" for note in model["notes"])
+
+
+def _words(model: dict[str, Any]) -> str:
     text = f"{model['name']} {model['version']}: {model['parity']['parity']['snr_db']:.1f} dB against Keras there"
     report = model["report"]
     step = model["step"] if report is None or report["step_us"]["p50"] is None else report["step_us"]

@@ -11,11 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ..runtime import verify_command
-from ..runtime.bundle import Artifact, Bundle, File
+from ..runtime.bundle import Bundle
 from ..runtime.errors import BackendUnavailableError, InputError
-from ..runtime.model import load_artifact
-from ..runtime.parity import TOLERANCES, Parity, compare
+from ..runtime.golden import Golden
+from ..runtime.manifest import Artifact, Manifest
+from ..runtime.parity import Parity
+from ..runtime.streaming import Streaming
 from ..runtime.table import table
+from ..runtime.trial import Trial
 from ..runtime.verify_command import Check
 
 
@@ -36,23 +39,32 @@ def run(args: argparse.Namespace) -> int:
             raise InputError("--data and --steps need --against KERAS_FILE, which says what the outputs should be")
         return verify_command.run(args)
     bundle = Bundle.open(args.model, args.allowed_signers)
-    if not bundle.manifest.streamable:
+    if bundle.manifest.streaming is None:
         raise InputError(f"{bundle.path}: cannot be streamed; verify it without --against")
     xs, ys = expected(bundle, args.against, args.data, args.steps)
+    starts = tuple(part.start for part in _parts(bundle.manifest, len(xs)))
+    try:
+        golden = Golden(xs, ys, starts, (bundle.manifest.streaming or Streaming()).default)
+    except ValueError as error:
+        raise InputError(f"{args.against}: gives nothing that can be compared with ({error})") from error
     checks: list[Check] = []
     tenths: list[tuple[Parity, Parity] | None] = []
-    for entry, backend in verify_command.selected(bundle, args.backend, args.precision):
-        if isinstance(entry, Artifact) and entry.graph == "sequence":
-            continue
-        check, ends = check_stream(bundle, entry, backend, xs, ys)
-        checks.append(check)
-        tenths.append(ends)
+    with Trial(trusted=bundle.signer is not None, timeout=None) as trial:
+        for entry, backend in verify_command.selected(bundle, args.backend, args.precision):
+            if entry.graph == "sequence":
+                continue
+            check, ends = check_stream(bundle, entry, backend, golden, trial)
+            checks.append(check)
+            tenths.append(ends)
+    checked = [
+        {**check.to_json(), "first_tenth": ends and ends[0].to_json(), "last_tenth": ends and ends[1].to_json()}
+        for check, ends in zip(checks, tenths, strict=True)
+    ]
+    described = {"bundle": str(bundle.path), "against": str(args.against), "checks": checked}
+    ran = [check for check in checks if check.problem is None]
     if args.json:
-        described = [
-            {**check.to_json(), "first_tenth": ends and ends[0].to_json(), "last_tenth": ends and ends[1].to_json()}
-            for check, ends in zip(checks, tenths, strict=True)
-        ]
-        print(json.dumps({"bundle": str(bundle.path), "against": str(args.against), "checks": described}))
+        if ran:
+            print(json.dumps(described))
     else:
         header = [
             "artifact",
@@ -66,20 +78,20 @@ def run(args: argparse.Namespace) -> int:
             "last tenth",
             "result",
         ]
-        resets = "in one stream" if bundle.manifest.carries_state else f"with a reset every {bundle.manifest.window}"
-        print(f"{len(xs):,} timesteps {resets}, against {args.against}\n")
+        print(f"{len(xs):,} timesteps {_how(bundle.manifest)}, against {args.against}\n")
         print(table(header, [_row(check, ends) for check, ends in zip(checks, tenths, strict=True)]))
-    ran = [check for check in checks if check.problem is None]
     if not ran:
-        raise BackendUnavailableError(f"{bundle.path}: nothing could be run; see the table")
+        error = BackendUnavailableError(f"{bundle.path}: nothing could be run; see the table")
+        error.report = described
+        raise error
     return 0 if all(check.passed for check in ran) else 1
 
 
 def expected(
     bundle: Bundle, keras_file: Path, data: Path | None, steps: int | None
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Inputs (T, features) and what the Keras model gives for them (T, outputs)."""
-    from ..export import read_keras, read_sequences
+    """Inputs (T, features), and the Keras model's answers as the bundle streams them: (answers, outputs)."""
+    from ..export import on_windows, read_keras, read_sequences
     from .quiet import quiet
 
     if steps is not None and steps < 1:
@@ -98,42 +110,62 @@ def expected(
         xs = read_sequences(data, manifest.features).reshape(-1, network.features)
     if steps is not None:
         xs = xs[np.arange(steps) % len(xs)]
-    reference = network.reference
-    if reference is None:
-        raise InputError(f"{keras_file}: gives nothing to compare with")
+    streaming = manifest.streaming or Streaming()
     with quiet():
-        return xs, np.concatenate([reference(xs[part]) for part in _parts(bundle, len(xs))])
+        if streaming.default is not None:
+            if len(xs) < streaming.default.timesteps:
+                raise InputError(
+                    f"{data or keras_file}: {len(xs)} timesteps, and the model answers on windows of "
+                    f"{streaming.default.timesteps}; bring more data, or repeat them with --steps"
+                )
+            return xs, on_windows(network, [xs], streaming.default)
+        reference = network.reference
+        if reference is None:
+            raise InputError(f"{keras_file}: gives nothing to compare with")
+        return xs, np.concatenate([reference(xs[part]) for part in _parts(manifest, len(xs))])
 
 
-def _parts(bundle: Bundle, steps: int) -> list[slice]:
-    """What to stream between one reset and the next: everything, or a window where the state cannot go past it."""
-    length = steps if bundle.manifest.carries_state else bundle.manifest.window or steps
+def _how(manifest: Manifest) -> str:
+    streaming = manifest.streaming or Streaming()
+    if streaming.default is not None:
+        every = "" if streaming.hop == 1 else f", every {streaming.hop}"
+        return f"by windows of {streaming.window}{every}"
+    length = _reset_every(manifest)
+    return "in one stream" if length is None else f"with a reset every {length}"
+
+
+def _reset_every(manifest: Manifest) -> int | None:
+    """Timesteps that a stream is followed for: to the end of a window or of what float32 holds; None without an end."""
+    streaming = manifest.streaming or Streaming()
+    if streaming.default is not None:
+        return None
+    return manifest.chaotic_beyond if streaming.bounded else streaming.window
+
+
+def _parts(manifest: Manifest, steps: int) -> list[slice]:
+    """What to stream between one reset and the next."""
+    length = _reset_every(manifest) or steps
     return [slice(start, start + length) for start in range(0, steps, length)]
 
 
 def check_stream(
-    bundle: Bundle, entry: File, backend: str, xs: npt.NDArray[np.float32], ys: npt.NDArray[np.float32]
+    bundle: Bundle, artifact: Artifact, backend: str, expected: Golden, trial: Trial
 ) -> tuple[Check, tuple[Parity, Parity] | None]:
-    """Stream the inputs through one file of a bundle: all of it, and its first and last tenth apart."""
-    label = entry.label if isinstance(entry, Artifact) else "native float32"
-    least = entry.min_snr_db if isinstance(entry, Artifact) else TOLERANCES["float32"]
+    """Stream the inputs through one artifact of a bundle: all of it, and its first and last tenth apart."""
+    label, tolerance, ys = artifact.label, bundle.manifest.tolerance(artifact), expected.outputs
     try:
-        stream = load_artifact(bundle, entry, backend).stream()
-        answers = np.empty_like(ys)
-        for part in _parts(bundle, len(xs)):
-            stream.reset()
-            answers[part] = stream.run(xs[part])
+        got = trial.replay(verify_command.task_of(bundle, artifact, backend), bundle.read(artifact), expected)
     except BackendUnavailableError as error:
-        return Check(label, backend, least, problem=f"not run: {error}"), None
-    tenth = max(len(xs) // 10, 1)
-    ends = compare(answers[:tenth], ys[:tenth]), compare(answers[-tenth:], ys[-tenth:])
-    return Check(label, backend, least, compare(answers, ys)), ends
+        return Check(label, backend, tolerance, problem=f"not run: {error}"), None
+    tenth = max(len(ys) // 10, 1)
+    ends = tolerance.compare(got[:tenth], ys[:tenth]), tolerance.compare(got[-tenth:], ys[-tenth:])
+    return Check(label, backend, tolerance, tolerance.compare(got, ys)), ends
 
 
 def _row(check: Check, ends: tuple[Parity, Parity] | None) -> list[Any]:
     p = check.parity
     if p is None or ends is None:
-        return [check.label, check.backend, "", f"{check.min_snr_db:g}", "", "", "", "", "", check.result]
+        return [check.label, check.backend, "", f"{check.tolerance.snr_db:.4g}", "", "", "", "", "", check.result]
     figures = [
         f"{p.worst_output_snr_db:.1f}",
         f"{p.max_abs_error:.2e}",
@@ -141,4 +173,4 @@ def _row(check: Check, ends: tuple[Parity, Parity] | None) -> list[Any]:
         f"{ends[0].rmse:.2e}",
         f"{ends[1].rmse:.2e}",
     ]
-    return [check.label, check.backend, f"{p.snr_db:.1f}", f"{check.min_snr_db:g}", *figures, check.result]
+    return [check.label, check.backend, f"{p.snr_db:.1f}", f"{check.tolerance.snr_db:.4g}", *figures, check.result]

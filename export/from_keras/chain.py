@@ -7,39 +7,14 @@ here: branches, several inputs or outputs, states passed by hand, operations tha
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Any
 
 from ...runtime.errors import UnsupportedModelError
+from .call import SEQUENCE_HINT, Call
+from .ends import check_ends, graph_of, initial_state
+from .refusals import REASONS, refusal
 
 _NAME = re.compile(r"[A-Za-z0-9_.\\/>-]*")
-SEQUENCE_HINT = "export it as a sequence graph instead (--graph sequence)"
-
-
-@dataclass(frozen=True, eq=False)
-class Call:
-    """One call of a Keras layer.
-
-    Attributes:
-        layer: the `keras.layers.Layer`.
-        path: its name, behind the names of the models it is nested in: `encoder/lstm_1`.
-        input_shape: with the batch first, None where it is free.
-        output_shape: likewise; of the first output where there are several.
-    """
-
-    layer: Any
-    path: str
-    input_shape: tuple[int | None, ...]
-    output_shape: tuple[int | None, ...]
-
-    @property
-    def kind(self) -> str:
-        """Name of the layer's class."""
-        return type(self.layer).__name__
-
-    def refused(self, reason: str, remedy: str) -> UnsupportedModelError:
-        """The error that refuses this layer, naming it."""
-        return UnsupportedModelError(f'layer "{self.path}" ({self.kind}): {reason}; {remedy}')
 
 
 def chain_of(model: Any, within: str = "") -> tuple[Call, ...]:
@@ -56,7 +31,7 @@ def chain_of(model: Any, within: str = "") -> tuple[Call, ...]:
 
     graph = graph_of(model)
     where = f'model "{within}{model.name}"'
-    _check_ends(graph, where)
+    check_ends(graph, where)
     calls: list[Call] = []
     tensor = graph.outputs[0]
     while True:
@@ -76,104 +51,52 @@ def chain_of(model: Any, within: str = "") -> tuple[Call, ...]:
                 "layer, whose meaning for a single timestep is unknown; express it with a layer, "
                 f"or {SEQUENCE_HINT}"
             )
-        source = _single_input(node, graph, path, type(operation).__name__)
-        call = Call(operation, path, tuple(source.shape), tuple(node.output_tensors[0].shape))
+        first = node.input_tensors[0]
+        call = Call(operation, path, tuple(first.shape), tuple(node.output_tensors[0].shape))
+        source = _single_input(node, graph, call)
         if position != 0:
-            raise call.refused(
-                f"the model goes on from its output number {position}, a state",
-                "use its first output, which is the same value as the state h of the last timestep",
-            )
+            raise _refused_state(call, position)
         calls[:0] = chain_of(operation, f"{path}/") if isinstance(operation, keras.Model) else [call]
         tensor = source
     return tuple(calls)
 
 
-def check_input(model: Any) -> None:
-    """Refuse a model whose input is not (batch, time, features) of floats.
-
-    Raises:
-        UnsupportedModelError: it is not.
-    """
-    tensor = graph_of(model).inputs[0]
-    shape = tuple(tensor.shape)
-    if len(shape) != 3 or shape[-1] is None:
-        raise UnsupportedModelError(
-            f'model "{model.name}": its input has the shape {shape}, but a stream needs (batch, time, features) with '
-            "a fixed number of features; build the model on keras.Input((None, features))"
-        )
-    if "float" not in tensor.dtype:
-        raise UnsupportedModelError(
-            f'model "{model.name}": its input is {tensor.dtype}, but a stream takes float features; '
-            "build the model on keras.Input((None, features), dtype='float32')"
-        )
-
-
-def graph_of(model: Any) -> Any:
-    """The functional graph of a Sequential or functional model.
-
-    Raises:
-        UnsupportedModelError: the model has none: it is subclassed, or not built yet.
-    """
-    import keras
-    from keras.src.models.functional import Functional
-
-    if type(model).call not in (keras.Sequential.call, Functional.call):
-        raise UnsupportedModelError(
-            f'model "{model.name}" ({type(model).__name__}): its call() is written in Python, which cannot be read '
-            "layer by layer; build the same layers with keras.Sequential or keras.Model(inputs, outputs) and copy "
-            "the weights"
-        )
-    graph = model._functional if isinstance(model, keras.Sequential) else model
-    if graph is None:
-        raise UnsupportedModelError(
-            f'model "{model.name}" has not been built, so it has no weights yet; give its first layer an input shape, '
-            "train it, or load its weights"
-        )
-    return graph
-
-
-def _check_ends(graph: Any, where: str) -> None:
-    if len(graph.inputs) != 1:
-        names = ", ".join(tensor.name for tensor in graph.inputs)
-        raise UnsupportedModelError(
-            f"{where} has {len(graph.inputs)} inputs ({names}), but a stream has one; "
-            "concatenate the features into one input, or split the model"
-        )
-    if len(graph.outputs) != 1:
-        raise UnsupportedModelError(
-            f"{where} has {len(graph.outputs)} outputs, but a stream has one (its states are kept by the runtime); "
-            "pass keras.Model(model.inputs, model.outputs[0])"
-        )
-
-
-def _single_input(node: Any, graph: Any, path: str, kind: str) -> Any:
+def _single_input(node: Any, graph: Any, call: Call) -> Any:
     """The one tensor a layer is called on."""
-
-    def refused(reason: str, remedy: str) -> UnsupportedModelError:
-        return UnsupportedModelError(f'layer "{path}" ({kind}): {reason}; {remedy}')
-
     arguments = node.arguments.kwargs
     if arguments.get("training"):
-        raise refused("is called with training=True, so its output is random", "call it without `training`")
-    if arguments.get("initial_state") is not None:
-        raise refused(
-            "is given an initial_state by the model; a stream starts from zeros",
-            f"build the model without initial_state, or {SEQUENCE_HINT}",
+        raise call.refused("is called with training=True, so its output is random", "call it without `training`")
+    if initial_state(node) is not None:
+        raise call.refused(
+            "is given an initial_state by the model, and a stream starts from zeros",
+            SEQUENCE_HINT,
         )
     mask = arguments.get("mask")
     tensors = [tensor for tensor in node.input_tensors if tensor is not mask]
     if len(tensors) != 1:
-        names = ", ".join(tensor.name for tensor in tensors)
-        raise refused(
-            f"joins {len(tensors)} tensors ({names}), but only a chain of layers can be streamed",
-            f"remove the branch, or {SEQUENCE_HINT}",
+        if call.kind in REASONS:
+            raise refusal(call)
+        names = " and ".join(f'"{tensor._keras_history.operation.name}"' for tensor in tensors)
+        raise call.refused(
+            f"joins the outputs of {names}, but only a chain of layers can be streamed",
+            f"train it without the branch, or {SEQUENCE_HINT}",
         )
     if mask is not None and not _is_implicit_mask(mask, tensors[0], graph):
-        raise refused(
+        raise call.refused(
             "is given a mask by hand",
             "put a Masking layer first in the model and leave the mask to Keras",
         )
     return tensors[0]
+
+
+def _refused_state(call: Call, position: int) -> UnsupportedModelError:
+    """The error where a model goes on from a state that a recurrent layer gives."""
+    reason = f"the model goes on from its output number {position}, a state"
+    cells = getattr(getattr(call.layer, "cell", None), "cells", ())
+    if position == 1 and not cells:
+        same = "use its first output" if not call.layer.return_sequences else "set return_sequences=False"
+        return call.refused(reason, f"{same}, which is the same value as the state h of the last timestep")
+    return call.refused(reason, SEQUENCE_HINT)
 
 
 def _is_implicit_mask(mask: Any, tensor: Any, graph: Any) -> bool:

@@ -1,25 +1,30 @@
-"""Loading Keras models: from a file of Keras 2 or 3, or as they are."""
+"""Loading Keras models: from a file of Keras 2 or 3, or as they are.
+
+What a file holds is checked before Keras sees it (`untrusted`), and what Keras sees is what was checked.
+"""
 
 from __future__ import annotations
 
+import errno
 import json
+import shutil
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...runtime.errors import InputError, UnsupportedModelError
-from .functions import keras2_functions
+from ...runtime.errors import EdgeLSTMError, InputError, UnsupportedModelError, reason_of
+from . import old_weights, untrusted
+from .foreign import refused_file, refused_folder, refused_weights, refused_zip
+from .functions import keras2_functions, operations
+from .hdf5_trial import survive
 from .keras2 import upgrade_config
 
-_SAVE = 'save the whole model with model.save("model.keras")'
-_FOREIGN = {
-    b"TFL3": (4, "a TFLite file, which is already exported; pass the Keras model it was made from"),
-    b"\x80": (0, "a pickle, which may run any code when it is read"),
-    b"{": (0, "JSON, such as model.to_json() gives, which has no weights"),
-}
+_CONFIG, _METADATA, _WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
+_COPY = "copy the file again"
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,8 +70,10 @@ def load(source: Any) -> LoadedModel:
 
 def _load_file(path: Path) -> LoadedModel:
     if path.is_dir():
-        raise _folder(path)
+        raise refused_folder(path)
     try:
+        if not path.is_file() and path.exists():
+            raise InputError(f"{path}: is no regular file; give the path of a .keras or .h5 file")
         with path.open("rb") as file:
             head = file.read(8)
     except FileNotFoundError:
@@ -77,151 +84,188 @@ def _load_file(path: Path) -> LoadedModel:
         return _load_zip(path)
     if head == b"\x89HDF\r\n\x1a\n":
         return _load_hdf5(path)
-    for magic, (at, what) in _FOREIGN.items():
-        if head[at:].startswith(magic):
-            raise UnsupportedModelError(f"{path}: is {what}; {_SAVE}")
-    what = "is empty" if not head else "is not a Keras file"
-    raise InputError(f"{path}: {what}; {_SAVE} and give that file")
-
-
-def _folder(path: Path) -> InputError | UnsupportedModelError:
-    if (path / "saved_model.pb").exists():
-        return UnsupportedModelError(
-            f"{path}: is a SavedModel, which has no layers any more; where the model was trained, load it with "
-            'tf.keras.models.load_model and save it with model.save("model.h5")'
-        )
-    files = sorted(p.name for p in path.iterdir() if p.suffix in (".keras", ".h5", ".hdf5"))
-    there = f"; it contains {', '.join(files)}" if files else ""
-    return InputError(f"{path}: is a folder{there}; give the path of a .keras or .h5 file")
+    raise refused_file(path)
 
 
 def _load_zip(path: Path) -> LoadedModel:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = set(archive.namelist())
-            if not {"config.json", "model.weights.h5"} <= names:
-                what = (
-                    "is an EdgeLSTM bundle, already exported" if "manifest.json" in names else "is a zip, but no .keras"
-                )
-                raise InputError(f"{path}: {what} file; {_SAVE} and give that file")
-            damaged = archive.testzip()
-            if damaged is not None:
-                raise InputError(f"{path}: is damaged ({damaged} inside it fails its checksum); copy the file again")
-            config = json.loads(archive.read("config.json"))
-            metadata = json.loads(archive.read("metadata.json")) if "metadata.json" in names else {}
-            version = str(metadata.get("keras_version", "3"))
-            if _major(version) >= 3:
-                model = _guarded(path, version, config, lambda keras: _load_keras3(keras, path, ".keras"))
-            else:
-                with tempfile.TemporaryDirectory() as folder:
-                    weights = Path(archive.extract("model.weights.h5", folder))
-                    model = _load_keras2(path, version, config, weights)
-    except (zipfile.BadZipFile, json.JSONDecodeError, EOFError) as error:
-        raise InputError(f"{path}: is damaged or cut short ({error}); copy the file again") from error
+    with tempfile.TemporaryDirectory() as folder:
+        weights = Path(folder, _WEIGHTS)
+        try:
+            with zipfile.ZipFile(path) as archive:
+                if not {_CONFIG, _WEIGHTS} <= set(archive.namelist()):
+                    raise refused_zip(path, archive)
+                config = _json_of(archive, _CONFIG, path)
+                metadata = _json_of(archive, _METADATA, path) if _METADATA in archive.namelist() else {}
+                with archive.open(untrusted.member(archive, _WEIGHTS, path)) as packed, weights.open("wb") as file:
+                    shutil.copyfileobj(packed, file)
+        except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError, OSError) as error:
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
+                raise InputError(
+                    f"{path}: there is no room in {folder} to unpack its weights ({error.strerror}); make room, or "
+                    "name another folder in the environment variable TMPDIR"
+                ) from error
+            raise InputError(f"{path}: is damaged or cut short ({error}); {_COPY}") from error
+        version = str(metadata.get("keras_version", "3"))
+        numbers = _check_weights_file(weights, path)
+        if _major(version) >= 3:
+            _drop_training(config)
+            untrusted.check_config(config, path)
+            whole = Path(folder, "model.keras")
+            with zipfile.ZipFile(whole, "w") as archive:
+                archive.writestr(_CONFIG, json.dumps(config))
+                archive.writestr(_METADATA, json.dumps({"keras_version": version}))
+                archive.write(weights, _WEIGHTS)
+
+            def build(keras: Any) -> Any:
+                untrusted.check_weights(config, keras.saving.deserialize_keras_object, numbers, path)
+                return _load_keras3(keras, whole)
+
+            model = _guarded(path, version, build)
+        else:
+            model = _load_keras2(path, version, config, weights, numbers)
     return LoadedModel(model, path.stem, path, version)
 
 
-def _load_hdf5(path: Path) -> LoadedModel:
+def _json_of(archive: zipfile.ZipFile, name: str, path: Path) -> dict[str, Any]:
+    info = untrusted.member(archive, name, path, untrusted.MAX_CONFIG)
+    return untrusted.parsed(archive.read(info), path, name)
+
+
+def _check_weights_file(weights: Path, path: Path) -> int:
+    """Check an HDF5 file of weights; say how many numbers it holds, and bring what Keras 2 wrote up to date."""
+    survive(weights, path)
+    with _hdf5(weights, path) as file:
+        numbers = untrusted.check_hdf5(file, path, weights.stat().st_size)
+        old = old_weights.needs_update(file)
+    if old:
+        with _hdf5(weights, path, "a") as file:
+            old_weights.update(file)
+    return numbers
+
+
+@contextmanager
+def _hdf5(weights: Path, path: Path, mode: str = "r") -> Iterator[Any]:
+    """An open HDF5 file; whatever h5py raises of a damaged one becomes an `InputError`."""
     import h5py
 
     try:
-        with h5py.File(path, "r") as file:
-            config, version = (_text(file.attrs.get(key)) for key in ("model_config", "keras_version"))
-            if config is None:
-                raise UnsupportedModelError(
-                    f"{path}: holds weights only, without the layers they belong to; {_SAVE} where it was trained, or "
-                    "build the model in Python, call model.load_weights(...) and pass the model"
-                )
-    except OSError as error:
-        raise InputError(f"{path}: is damaged or cut short ({error}); copy the file again") from error
+        with h5py.File(weights, mode) as file:
+            yield file
+    except EdgeLSTMError:
+        raise
+    except Exception as error:  # h5py raises OSError, RuntimeError, KeyError, ValueError and TypeError.
+        reason = reason_of(error)
+        raise InputError(f"{path}: is damaged or cut short ({reason}); {_COPY}") from error
+
+
+def _load_hdf5(path: Path) -> LoadedModel:
+    survive(path, path)
+    with _hdf5(path, path) as file:
+        numbers = untrusted.check_hdf5(file, path, path.stat().st_size)
+        config, version = (_text(file.attrs.get(key)) for key in ("model_config", "keras_version"))
+        if config is None:
+            raise refused_weights(path, legacy="layer_names" in file.attrs)
+        if "model_weights" not in file:
+            raise InputError(f"{path}: has layers, but no weights; save the whole model again")
+        old = old_weights.needs_update(file["model_weights"])
     version = version or "1"
-    parsed = json.loads(config)
-    if _major(version) >= 3:
-        model = _guarded(path, version, parsed, lambda keras: _load_keras3(keras, path, ".h5"))
-    else:
-        model = _load_keras2(path, version, parsed, path)
+    parsed = untrusted.parsed(config, path, "configuration")
+    with tempfile.TemporaryDirectory() as folder:
+        weights = Path(folder, "model.h5")
+        if old:
+            shutil.copyfile(path, weights)
+            _check_weights_file(weights, path)
+        else:  # Keras goes by the suffix.
+            weights.symlink_to(path.resolve())
+        if _major(version) >= 3:
+            untrusted.check_config(parsed, path)
+
+            def build(keras: Any) -> Any:
+                untrusted.check_weights(parsed, _model_of_hdf5, numbers, path)
+                return _load_keras3(keras, weights)
+
+            model = _guarded(path, version, build)
+        else:
+            model = _load_keras2(path, version, parsed, weights, numbers)
     return LoadedModel(model, path.stem, path, version)
 
 
-def _load_keras3(keras: Any, path: Path, suffix: str) -> Any:
-    from keras.src.ops import numpy as operations
-
-    # Keras writes a Masking layer's mask into an .h5 as two operations, which it does not find again by itself.
-    found = {"NotEqual": operations.NotEqual, "Any": operations.Any}
-    with keras.saving.custom_object_scope(found), tempfile.TemporaryDirectory() as folder:
-        if path.suffix != suffix:  # Keras goes by the suffix.
-            link = Path(folder, f"model{suffix}")
-            link.symlink_to(path.resolve())
-            path = link
+def _load_keras3(keras: Any, path: Path) -> Any:
+    # A Masking layer's mask lies in an .h5 as two operations.
+    with keras.saving.custom_object_scope(operations()):
         return keras.models.load_model(path, compile=False)
 
 
-def _load_keras2(path: Path, version: str, config: Any, weights: Path) -> Any:
+def _model_of_hdf5(config: Any) -> Any:
+    """A model from the configuration that Keras 3 writes into an `.h5`, without its weights."""
+    import keras
+    from keras.src.legacy.saving import saving_utils
+    from keras.src.legacy.saving.saving_options import keras_option_scope
+
+    with keras.saving.custom_object_scope(operations()), keras_option_scope(use_legacy_config=True):
+        return saving_utils.model_from_config(config)
+
+
+def _load_keras2(path: Path, version: str, config: dict[str, Any], weights: Path, numbers: int) -> Any:
     if _major(version) < 2:
         raise UnsupportedModelError(
-            f"{path}: was written by Keras {version}, which is too old; load and save it again with Keras 2"
+            f"{path}: was written by Keras {version}, which is too old; build the same layers in Keras 3 and copy "
+            "the weights"
         )
-    upgraded = upgrade_config(config, str(path))
+    try:
+        upgraded = upgrade_config(config, str(path))
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError, RecursionError) as error:
+        raise InputError(
+            f"{path}: is damaged: its configuration is not that of a Keras model ({type(error).__name__}: {error}); "
+            f"{_COPY}"
+        ) from error
+    untrusted.check_config(upgraded, path)
 
     def build(keras: Any) -> Any:
         with keras2_functions():
+            untrusted.check_weights(upgraded, keras.saving.deserialize_keras_object, numbers, path)
             model = keras.saving.deserialize_keras_object(upgraded)
-        # Keras goes by the suffix here too.
-        with tempfile.TemporaryDirectory() as folder:
-            link = Path(folder, "old.h5" if weights == path else "model.weights.h5")
-            link.symlink_to(weights.resolve())
-            model.load_weights(link)
+        model.load_weights(weights)
         for layer in model._flatten_layers():
             if hasattr(layer, "finalize_state"):
                 layer.finalize_state()
         return model
 
-    return _guarded(path, version, config, build)
+    return _guarded(path, version, build)
 
 
-def _guarded(path: Path, version: str, config: Any, build: Any) -> Any:
+def _guarded(path: Path, version: str, build: Callable[[Any], Any]) -> Any:
     """Build a model, and turn whatever Keras raises into one clear error."""
     import keras
 
     try:
         return build(keras)
+    except EdgeLSTMError:
+        raise
     except Exception as error:
-        custom = sorted(set(_custom_classes(config)))
-        if custom:
-            raise UnsupportedModelError(
-                f"{path}: contains the custom {' and '.join(custom)}, whose code is not in the file; replace it by "
-                "layers of Keras, or load the model in Python with custom_objects and pass the keras.Model"
-            ) from error
-        reason = " ".join(str(error).split())
-        if "Lambda" in reason:
-            raise UnsupportedModelError(
-                f"{path}: contains a Lambda layer, whose Python code is not run from a file; replace it by a layer of "
-                "Keras such as Rescaling or Activation"
-            ) from error
-        if isinstance(error, (OSError, KeyError)) or ("layers" in reason and "weight" in reason):
-            raise InputError(f"{path}: its weights are damaged or do not fit its layers ({reason[:300]})") from error
+        reason = reason_of(error)
+        if isinstance(error, (OSError, KeyError)) or ("layer" in reason.lower() and "weight" in reason):
+            raise InputError(f"{path}: its weights are damaged or do not fit its layers ({reason}); {_COPY}") from error
         raise UnsupportedModelError(
-            f"{path}: Keras {keras.__version__} cannot rebuild this model of Keras {version} ({reason[:300]}); load it "
-            "where it was trained and save it again, or load it in Python and pass the keras.Model"
+            f"{path}: Keras {keras.__version__} cannot rebuild this model of Keras {version} ({reason}); "
+            "build it in Python, call model.load_weights(...) with this file, and pass the keras.Model"
         ) from error
 
 
-def _custom_classes(config: Any) -> Iterator[str]:
-    """Names of classes and functions in a configuration that are not Keras's."""
+def _drop_training(config: Any) -> None:
+    """Leave out, in place, what a configuration says of training: losses and optimisers, which may be anybody's."""
     if isinstance(config, dict):
-        registered, module = config.get("registered_name"), config.get("module") or ""
-        if registered and not module.startswith(("keras", "builtins")):
-            yield str(config.get("config") if config.get("class_name") == "function" else config.get("class_name"))
-        config = list(config.values())
-    if isinstance(config, list):
-        for value in config:
-            yield from _custom_classes(value)
+        config.pop("compile_config", None)
+    for value in config.values() if isinstance(config, dict) else config if isinstance(config, list) else ():
+        _drop_training(value)
 
 
 def _major(version: str) -> int:
     head = version.split(".", 1)[0]
-    return int(head) if head.isdigit() else 0
+    return int(head) if head.isdecimal() else 0
 
 
 def _text(value: Any) -> str | None:
-    return value.decode() if isinstance(value, bytes) else value
+    if isinstance(value, bytes):
+        return value.decode()
+    return value if isinstance(value, str) else None

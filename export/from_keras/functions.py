@@ -48,6 +48,19 @@ def keras2_functions() -> AbstractContextManager[Any]:
     return keras.saving.custom_object_scope({keras2_hard_sigmoid.__name__: keras2_hard_sigmoid})
 
 
+def operations() -> dict[str, type]:
+    """Keras's operations outside of layers, which it does not find by their names in an `.h5` by itself."""
+    import keras
+    from keras.src.ops import core, nn, numpy
+
+    return {
+        name: kind
+        for module in (core, nn, numpy)
+        for name, kind in vars(module).items()
+        if isinstance(kind, type) and issubclass(kind, keras.Operation) and not hasattr(keras.layers, name)
+    }
+
+
 def function_of(activation: Any, where: str) -> Function:
     """The `Function` of a Keras activation.
 

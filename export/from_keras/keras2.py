@@ -19,8 +19,6 @@ _HARD_SIGMOID = {
 }
 _MODELS = {"Sequential": "Sequential", "Model": "Functional", "Functional": "Functional"}
 _GONE = {
-    "CuDNNLSTM": "is the old layer for GPUs only; build the same model with LSTM, whose weights it can load",
-    "CuDNNGRU": "is the old layer for GPUs only; build the same model with GRU(reset_after=True)",
     "TFOpLambda": "is a TensorFlow operation outside of any layer; express it with a layer of Keras",
     "SlicingOpLambda": "is a slice outside of any layer; express it with a layer of Keras",
     "TensorFlowOpLayer": "is a TensorFlow operation outside of any layer; express it with a layer of Keras",
@@ -143,6 +141,11 @@ def _layer(kind: str, config: dict[str, Any], where: str) -> tuple[str, dict[str
             "without it and copy the weights, which stay the same"
         )
     shape = config.pop("batch_input_shape", None)
+    if kind in ("CuDNNLSTM", "CuDNNGRU"):  # Their weights are rewritten by `old_weights`.
+        kind = kind.removeprefix("CuDNN")
+        config |= {"activation": "tanh", "recurrent_activation": "sigmoid", "use_bias": True}
+        if kind == "GRU":
+            config["reset_after"] = True
     if kind == "InputLayer":
         config = {"batch_shape": shape, "dtype": config.get("dtype"), "name": config.get("name")}
     elif kind in ("GRU", "GRUCell"):

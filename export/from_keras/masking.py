@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .chain import SEQUENCE_HINT, Call
+from .call import SEQUENCE_HINT, Call
 
 RECURRENT = ("LSTM", "GRU", "SimpleRNN", "RNN")
 

@@ -14,21 +14,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ...runtime.errors import InputError, UnsupportedModelError
+from ...runtime.errors import InputError, UnsupportedModelError, reason_of
 from ...runtime.network import check_width
 from ...runtime.parity import compare
-from .chain import SEQUENCE_HINT, Call, graph_of
+from .call import SEQUENCE_HINT, Call
+from .ends import graph_of
 from .functions import keras2_functions
 from .masking import RECURRENT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 Floats = npt.NDArray[np.float32]
 
 CHUNK = 2048  # Timesteps per call of the graph, which bounds the memory it takes.
 CHECKED_LENGTHS = (1, 2, 5, 13)
 GRAPH_FROM = 64
+BATCH = 256  # Windows per call of the model.
 MIN_SNR_DB = 80.0  # Of one walk of Keras against another: only the order of float32 sums differs.
 
 
@@ -40,6 +42,7 @@ class KerasReference:
         self._calls = calls
         self._mask_value = mask_value
         self._walk: _Walk | None = None
+        self._whole: dict[int, Callable[[Floats], Floats]] = {}
 
     def __call__(self, xs: npt.ArrayLike) -> Floats:
         """Keras's outputs on every prefix of a sequence.
@@ -64,13 +67,38 @@ class KerasReference:
             except UnsupportedModelError:
                 raise
             except Exception as error:  # Whatever TensorFlow raises of a layer that looks at more than one timestep.
-                reason = " ".join(str(error).split())[-300:]
+                reason = reason_of(error)
                 raise UnsupportedModelError(
                     f'model "{self._model.name}": its layers cannot be called one after the other ({reason}); '
                     f"please report it with the model's summary, or {SEQUENCE_HINT}"
                 ) from error
             self._walk = walk
         return self._walk.run(array)
+
+    def windows(self, xs: npt.ArrayLike) -> Floats:
+        """Keras's outputs on sequences of one length, each from zero state: the last one, where there are many.
+
+        The whole model is called as it is, on batches, where it takes such batches.
+
+        Args:
+            xs: (N, T, features).
+
+        Returns:
+            (N, outputs).
+
+        Raises:
+            UnsupportedModelError: as the call of a single sequence does.
+        """
+        array = np.asarray(xs, np.float32)
+        batch, steps, _ = graph_of(self._model).inputs[0].shape
+        if batch is not None or steps not in (None, array.shape[1]) or _variables(self._model):
+            return np.stack([self(sequence)[-1] for sequence in array])
+        call = self._whole.get(array.shape[1])
+        if call is None:
+            whole = self._model if _is_float32(self._model) else _float32_model(self._model)
+            call = self._whole[array.shape[1]] = called(whole, array.shape[1:])
+        answers = [call(array[i : i + BATCH]) for i in range(0, len(array), BATCH)]
+        return np.concatenate([y[:, -1] if y.ndim == 3 else y for y in answers])
 
 
 class _Walk:
@@ -96,7 +124,8 @@ class _Walk:
             following: list[Any] = []
             for call, twin in zip(calls, twins, strict=True):
                 if call.kind not in RECURRENT:
-                    x = _apply(twin, x)
+                    # Every timestep is a sequence of its own, and one of a batch for the layers behind.
+                    x = x[0] if call.is_only_timestep else _apply(twin, x)
                     continue
                 # Given an initial state, Keras does not look for the mask of the input by itself.
                 mask = getattr(x, "_keras_mask", None)
@@ -218,9 +247,11 @@ def _check_against_model(model: Any, walk: _Walk, xs: Floats, mask_value: float 
         whole = model if _is_float32(model) else _float32_model(model)
         expected = [_call(whole, np.repeat(x[None, :length], batch or 1, axis=0)) for length in lengths]
     except Exception as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = reason_of(error)
         raise UnsupportedModelError(f'model "{model.name}": Keras itself cannot call it ({reason})') from error
     ours = walk.run(x)
+    # A Reshape at the end of the model is left out of the walk.
+    expected = [y.reshape(-1, ours.shape[1]) for y in expected]
     found = [ours[n - len(y) : n] for n, y in zip(lengths, expected, strict=True)]
     want = np.concatenate(expected)
     if not np.isfinite(want).all():
@@ -244,7 +275,7 @@ def _float32_model(model: Any) -> Any:
 
 
 def _call(model: Any, x: Floats) -> Floats:
-    """The whole model called once on a batch of equal sequences, from zero state: one's outputs, (T or 1, outputs)."""
+    """The whole model called once on a batch of equal sequences, from zero state: one's outputs."""
     import keras
     import tensorflow as tf
 
@@ -253,20 +284,41 @@ def _call(model: Any, x: Floats) -> Floats:
     call = tf.function(model, autograph=False) if x.shape[1] > GRAPH_FROM else model
     with _zero_states(model):
         (output,) = keras.tree.flatten(call(inputs, training=False))
-    return np.atleast_2d(np.asarray(output, np.float32)[0])
+    return np.asarray(output, np.float32)[0]
 
 
-@contextmanager
-def _zero_states(model: Any) -> Iterator[None]:
-    """Zero the states of stateful layers for a while, and put them back."""
+def called(model: Any, shape: tuple[int, ...]) -> Callable[[Floats], Floats]:
+    """The whole model as a function of a batch of sequences of this shape (T, features), as one graph.
+
+    The length is told, because TimeDistributed of Keras 3.15 goes wrong where TensorFlow does not know it.
+    """
+    import keras
+    import tensorflow as tf
+
+    def call(x: Any) -> Any:
+        inputs = keras.tree.pack_sequence_as(graph_of(model)._inputs_struct, [x])
+        return keras.tree.flatten(model(inputs, training=False))[0]
+
+    traced = tf.function(call, input_signature=[tf.TensorSpec((None, *shape), tf.float32)], autograph=False)
+    return lambda x: np.asarray(traced(tf.constant(x)), np.float32)
+
+
+def _variables(model: Any) -> list[Any]:
+    """The states of stateful layers."""
     import keras
 
-    variables = [
+    return [
         variable
         for layer in model._flatten_layers()
         if isinstance(layer, keras.layers.RNN) and layer.states is not None
         for variable in keras.tree.flatten(layer.states)
     ]
+
+
+@contextmanager
+def _zero_states(model: Any) -> Iterator[None]:
+    """Zero the states of stateful layers for a while, and put them back."""
+    variables = _variables(model)
     kept = [variable.numpy() for variable in variables]
     for variable in variables:
         variable.assign(np.zeros(variable.shape))

@@ -92,20 +92,20 @@ def measure(folder: Path, name: str, sources: Sequence[str], definitions: Sequen
         if shutil.which(compiler.command) is None or size is None:
             continue
         with tempfile.TemporaryDirectory() as scratch:
-            # The engine is the same for every model.
-            known = _engines.get((compiler, tuple(definitions)))
+            # The engine is the same for every model of the same kind.
+            known = _engines.get((compiler, *sources, *definitions))
             files = _files(folder, name, [] if known is not None else sources, Path(scratch))
             objects, problem = _compile(compiler, definitions, folder, files, Path(scratch))
             if problem:
                 continue
             weights, *engine, stream = objects
             code = _code(size, engine) if known is None else known
-            _engines[compiler, tuple(definitions)] = code
+            _engines[compiler, *sources, *definitions] = code
             sizes.append(_sized(compiler, size, weights, code, stream))
     return sizes
 
 
-_engines: dict[tuple[Compiler, tuple[str, ...]], int] = {}
+_engines: dict[tuple[Compiler | str, ...], int] = {}
 
 
 def _files(folder: Path, name: str, sources: Sequence[str], scratch: Path) -> list[Path]:

@@ -10,23 +10,27 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import numpy.typing as npt
 
 from ...runtime import elm
-from ...runtime.archive import write_folder
 from ...runtime.backends import open_artifact
-from ...runtime.bundle import Golden
 from ...runtime.errors import BackendUnavailableError, BundleError, InputError, ParityError
-from ...runtime.memory import state_bytes
+from ...runtime.folder import write_folder
+from ...runtime.golden import Golden
+from ...runtime.memory import c_tile, stream_bytes
 from ...runtime.model import replay as replay_stream
 from ...runtime.network import Network
-from ...runtime.parity import TOLERANCES, Parity, compare
+from ...runtime.parity import Parity, compare
 from ...runtime.stream import Stream
+from ...runtime.streaming import Window
 from ..calibration import as_sequences, record
+from ..conditioning import ALLOWANCE
 from ..description import describe
-from ..golden import golden_vectors, longest_sequence
 from ..to_native import native_step_file
+from ..windows import proof_for, streaming_of
 from .compiler import Size, measure, replay
+from .readme import readme
 from .source import model_source
 from .texts import build_description, header, self_test
 
@@ -60,6 +64,7 @@ class CProject:
         min_snr_db: the least ratio allowed.
         weights: bytes of the model in read-only memory.
         state: bytes of a stream's memory.
+        window: of its streams, or None where their state is carried on.
         sizes: what each compiler of this machine makes of it.
         definitions: for the compiler, which leave out of the engine what the model does not use.
         ran: whether the self-test was compiled and run here; not without a compiler.
@@ -72,9 +77,20 @@ class CProject:
     min_snr_db: float
     weights: int
     state: int
+    window: Window | None
     sizes: tuple[Size, ...]
     definitions: tuple[str, ...]
     ran: bool
+
+    @property
+    def tile(self) -> int:
+        """Streams, or windows in flight, that go through a layer together."""
+        return c_tile(self.window)
+
+
+def is_c_folder(path: Path) -> bool:
+    """Whether `export_c` wrote a folder, and would replace it."""
+    return (path / _MARKER[0]).is_file()
 
 
 def export_c(
@@ -85,6 +101,8 @@ def export_c(
     features: Sequence[str] | None = None,
     outputs: Sequence[str] | None = None,
     window: int | None = None,
+    hop: int | None = None,
+    carry: bool = False,
     min_snr: float | None = None,
 ) -> CProject:
     """Export a model as C sources, prove them against Keras, and write the folder.
@@ -99,7 +117,10 @@ def export_c(
             weights of `int8` are rounded better.
         features: names of the inputs.
         outputs: names of the outputs.
-        window: timesteps that the model was trained on at a time.
+        window: timesteps that the model was trained on at a time; the folder answers by this window then. So it does by
+            default, where the model's input has a fixed length and it gives one answer for that.
+        hop: by window, timesteps between two answers; 1 by default.
+        carry: carry the state on all the same.
         min_snr: least signal-to-noise ratio in dB, in place of the precision's own.
 
     Returns:
@@ -120,32 +141,41 @@ def export_c(
 
         source = read_keras(source)
     data = None if calibration is None else as_sequences(calibration, source.features)
-    longest = longest_sequence(source, data, window or source.window)
-    golden = golden_vectors(source, data, longest)
-    recorded = record(source, data, longest) if precision == "int8" and data is not None else None
-    least = TOLERANCES[precision] if min_snr is None else min_snr
+    xs, ys = _names("x", features, source.features), _names("y", outputs, source.outputs)
+    proof, streaming = proof_for(source, data, streaming_of(source, carry, window, hop))
+    golden, tolerance = proof.golden, proof.conditioning.tolerance(precision, min_snr)
+    how = streaming.default
+    recorded = record(source, data, proof.longest) if precision == "int8" and data is not None else None
     described = native_step_file(source, precision, {"name": name}, recorded)
-    parity = _compare(described, golden)
-    if not parity.within(least):
-        shortfall = parity.shortfall(least, _names("y", outputs, source.outputs))
+    parity = tolerance.compare(_replayed(described, golden), golden.outputs)
+    if not tolerance.met_by(parity):
+        shortfall = tolerance.shortfall(parity, ys)
         raise ParityError(
             f"{source.name}: c {precision} is not within tolerance of Keras, so nothing is written: {shortfall}"
         )
     content = native_step_file(source, precision, None, recorded)
     short = _shortened(golden)
-    checked = short if _compare(described, short).snr_db >= least else golden
-    engine = _engine()
+    plain = compare(_replayed(described, short), short.outputs).snr_db
+    checked = short
+    if plain < tolerance.snr_db:
+        checked, plain = golden, compare(_replayed(described, golden), golden.outputs).snr_db
+    # The self-test knows nothing of probabilities, whose unit is 1 however small they are.
+    least = min(tolerance.snr_db, plain - ALLOWANCE) if tolerance.probabilities else tolerance.snr_db
+    engine = _engine(how)
     sources = [file for file in engine if file.endswith(".c")]
-    definitions = _not_needed(content)
+    tile = c_tile(how)
+    definitions = [f"EDGELSTM_TILE={tile}", *_not_needed(content)]
+    state = stream_bytes(content, how, tile=tile)
     written = {
         f"{name}.h": header(
             name,
             f"{name}: {source.name}, {precision}\n" + "\n".join(describe(source)),
-            _names("x", features, source.features),
-            _names("y", outputs, source.outputs),
-            state_bytes(content),
+            xs,
+            ys,
+            state,
+            how,
         ),
-        f"{name}.c": model_source(content, name),
+        f"{name}.c": model_source(content, name, how),
         "main.c": self_test(name, checked, least),
         "CMakeLists.txt": build_description(name, sources, definitions),
     }
@@ -157,9 +187,9 @@ def export_c(
         if problem:
             raise ParityError(f"{source.name}: the C sources are not written: {problem}")
         sizes = (*here, *measure(folder, name, sources, definitions))
-    state, ran = state_bytes(content), problem is not None
-    project = CProject(where, name, precision, parity, least, len(content), state, sizes, tuple(definitions), ran)
-    everything["README.md"] = _readme(project, source).encode()
+    ran, asked = problem is not None, tolerance.snr_db
+    project = CProject(where, name, precision, parity, asked, len(content), state, how, sizes, tuple(definitions), ran)
+    everything["README.md"] = readme(project, source, content).encode()
     try:
         write_folder(where, everything, *_MARKER)
     except OSError as error:
@@ -184,13 +214,13 @@ def _names(stem: str, given: Sequence[str] | None, count: int) -> list[str]:
     return names
 
 
-def _compare(content: bytes, golden: Golden) -> Parity:
+def _replayed(content: bytes, golden: Golden) -> npt.NDArray[np.float32]:
     """Replay on the engine, or, where it was not built, on NumPy, which reads the same file."""
     try:
         opened = open_artifact("native", content, "c")
     except BackendUnavailableError:
         opened = open_artifact("numpy", content, "c")
-    return compare(replay_stream(Stream(opened.session(), b"", "c"), golden), golden.outputs)
+    return replay_stream(Stream(opened, b"", "c", golden.window), golden)
 
 
 def _shortened(golden: Golden) -> Golden:
@@ -198,89 +228,25 @@ def _shortened(golden: Golden) -> Golden:
     total = len(golden.inputs)
     first = max(start for start in golden.starts if start == 0 or total - start >= _SELF_TEST_STEPS)
     starts = tuple(start - first for start in golden.starts if start >= first)
-    return Golden(golden.inputs[first:], golden.outputs[first:], starts)
+    inputs, answers = golden.inputs[first:], total - first
+    if golden.window is not None:
+        lengths = np.diff((*starts, len(inputs)))
+        answers = sum(len(golden.window.due(0, int(length))) for length in lengths)
+    return Golden(inputs, golden.outputs[-answers:], starts, golden.window)
 
 
-def _engine() -> dict[str, bytes]:
+def _engine(window: Window | None) -> dict[str, bytes]:
     folder = files("edgelstm.runtime") / "engine"
-    left_out = ("bench.c", "example.c")
+    left_out = ("bench.c", "example.c", *(() if window is not None else ("window.c",)))
     names = sorted(f.name for f in folder.iterdir() if f.name.endswith((".c", ".h")) and f.name not in left_out)
     return {f"engine/{name}": (folder / name).read_bytes() for name in [*names, "FORMAT.md"]}
 
 
 def _not_needed(content: bytes) -> list[str]:
-    """Definitions that leave out of the engine what the model, and a single stream, do not use."""
+    """Definitions that leave out of the engine what the model does not use."""
     layers = elm.HEADER.unpack_from(content)[4]
     records = [elm.RECORD.unpack_from(content, elm.HEADER.size + i * elm.RECORD.size) for i in range(layers)]
     used = {elm.PRECISIONS[record[3]] for record in records if record[0] <= elm.DENSE}
     functions = {elm.FUNCTIONS[record[i]] for record in records for i in (4, 8)}
     definitions = [f"EDGELSTM_NO_{precision.upper()}" for precision in elm.PRECISIONS if precision not in used]
-    return ["EDGELSTM_TILE=1", *definitions] + (
-        [] if functions - {"linear", "sigmoid", "tanh"} else ["EDGELSTM_NO_FUNCTIONS"]
-    )
-
-
-def _readme(project: CProject, network: Network) -> str:
-    name = project.name
-    rows = "\n".join(
-        f"| {size.target} | `{size.compiler}` | {size.weights:,} | {size.code:,} | {size.ram:,} |"
-        for size in project.sizes
-    )
-    measured = (
-        f"| target | compiler | flash: weights | flash: engine | RAM per stream |\n|---|---|---|---|---|\n{rows}"
-        if rows
-        else f"Not measured: no compiler was there. The weights are {project.weights:,} bytes, a stream's RAM "
-        f"{project.state:,} bytes."
-    )
-    layers = "\n".join(f"- {line}" for line in describe(network))
-    proof = f"{project.parity.snr_db:.1f} dB over all golden vectors (max |error| {project.parity.max_abs_error:.2e})"
-    ran = "The self-test was compiled and run when this was exported." if project.ran else "It was not compiled there."
-    flags = " ".join(f"-D{definition}" for definition in project.definitions)
-    return f"""# {name}
-
-{network.name}, {project.precision}, as C99 that needs no library but `<string.h>`, `<stdint.h>` and `<math.h>`, no
-allocation and no file system. Generated by EdgeLSTM; export again rather than edit.
-
-{layers}
-
-```c
-#include "{name}.h"
-
-static {name} stream;
-
-{name}_init(&stream);
-{name}_step(&stream, x, y);    /* {network.features} floats in, {network.outputs} out; 0, or an error */
-```
-
-## Build, and prove it
-
-```sh
-cmake -B build && cmake --build build && build/{name}_check
-```
-
-or, without CMake, with any compiler:
-
-```sh
-cc -O2 -std=c99 -ffp-contract=off {flags} \\
-   -I. main.c {name}.c engine/*.c -lm -o {name}_check
-```
-
-The program returns 0 if its answers are within {project.min_snr_db:g} dB of Keras's, and 1 if not. Against
-Keras the engine reached {proof}.
-{ran} In your own program, leave out `main.c`.
-
-`-DEDGELSTM_PORTABLE` leaves out the kernels for processors with vector units, which a microcontroller has not.
-
-## Flash and RAM, in bytes
-
-{measured}
-
-The C library's `memcpy`, `memset` and mathematics come on top, and up to 1.5 kB of stack. `EDGELSTM_TILE` is the number
-of streams that go through a layer together, and costs stack; with the 48 that it is by default, fleets are faster.
-
-| file | what it is |
-|---|---|
-| `{name}.h`, `{name}.c` | the model: weights as constants, and three functions |
-| `engine/` | the engine, the same for every model; `engine/edgelstm.h` documents it |
-| `main.c` | the self-test |
-"""
+    return definitions + ([] if functions - {"linear", "sigmoid", "tanh"} else ["EDGELSTM_NO_FUNCTIONS"])

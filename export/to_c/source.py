@@ -10,16 +10,18 @@ import numpy as np
 import numpy.typing as npt
 
 from ...runtime import elm
+from ...runtime.streaming import Window
 
 _PER_LINE = 8
 
 
-def model_source(content: bytes, name: str) -> str:
+def model_source(content: bytes, name: str, window: Window | None = None) -> str:
     """The file `NAME.c`: the model in read-only memory, and the functions of `NAME.h`.
 
     Args:
         content: an `.elm` file without a description.
         name: an identifier.
+        window: of its streams, or None where their state is carried.
     """
     members, values = zip(*_members(content), strict=True)
     declared, initialised = "".join(f"    {member};\n" for member in members), ",\n".join(values)
@@ -34,15 +36,32 @@ EDGELSTM_ALIGNED static const struct {{
 const void *const {name}_file = &file;
 const size_t {name}_file_size = sizeof file;
 
-int {name}_init({name} *self) {{
+{_functions(name, window)}"""
+
+
+def _functions(name: str, window: Window | None) -> str:
+    upper = name.upper()
+    opened = f"""int {name}_init({name} *self) {{
     const int error = edgelstm_open(&self->model, &file, sizeof file);
     if (error) return error;
-    return edgelstm_init(&self->model, self->memory, sizeof self->memory, 1, &self->state);
+"""
+    if window is None:
+        return f"""{opened}    return edgelstm_init(&self->model, self->memory, sizeof self->memory, 1, &self->state);
 }}
 
 int {name}_step({name} *self, const float *x, float *y) {{ return edgelstm_step(&self->model, self->state, x, y); }}
 
 int {name}_reset({name} *self) {{ return edgelstm_reset(&self->model, self->state, 0); }}
+"""
+    return f"""{opened}    return edgelstm_windows_init(&self->model, self->memory, sizeof self->memory, 1,
+                                 {upper}_WINDOW, {upper}_HOP, 0, &self->windows);
+}}
+
+int {name}_step({name} *self, const float *x, float *y, int *due) {{
+    return edgelstm_windows_step(&self->model, self->windows, x, y, due);
+}}
+
+int {name}_reset({name} *self) {{ return edgelstm_windows_reset(&self->model, self->windows, 0); }}
 """
 
 

@@ -7,11 +7,19 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from ...runtime.bundle import Golden
+from ...runtime.golden import Golden
+from ...runtime.streaming import Window
 from .source import array
 
 
-def header(name: str, description: str, features: Sequence[str], outputs: Sequence[str], memory: int) -> str:
+def header(
+    name: str,
+    description: str,
+    features: Sequence[str],
+    outputs: Sequence[str],
+    memory: int,
+    window: Window | None = None,
+) -> str:
     """`NAME.h`.
 
     Args:
@@ -19,15 +27,27 @@ def header(name: str, description: str, features: Sequence[str], outputs: Sequen
         description: of the model, in a line or several.
         features: names of the inputs.
         outputs: names of the outputs.
-        memory: bytes of a stream's state.
+        memory: bytes of a stream's state, or of the states of its windows in flight.
+        window: of its streams, or None where their state is carried.
     """
     upper = name.upper()
+    if window is None:
+        use, constants, held, due = "x, y", "", "edgelstm_state *state", ""
+        step = f"""/* One timestep: x has {upper}_FEATURES numbers, y gets {upper}_OUTPUTS. */"""
+    else:
+        use, held, due = "x, y, &due", "edgelstm_windows *windows", ", int *due"
+        constants = f"""/* An answer is the model's on the last so many timesteps, and one is due every so many. */
+#define {upper}_WINDOW {window.timesteps}
+#define {upper}_HOP {window.hop}
+"""
+        step = f"""/* One timestep: x has {upper}_FEATURES numbers. Where an answer is due, *due becomes 1 and y gets
+ * {upper}_OUTPUTS numbers; where not, *due becomes 0 and y stays as it was. */"""
     return f"""/* {description.replace(chr(10), chr(10) + " * ")}
  *
  *     static {name} stream;
  *
  *     if ({name}_init(&stream)) ...
- *     for (;;) {name}_step(&stream, x, y);
+ *     for (;;) {name}_step(&stream, {use});
  *
  * One `{name}` is one sequence in progress; have as many as there are sequences. All memory is in it: nothing is
  * allocated. Functions return 0, or an error that edgelstm_error_text() puts into words; a step that is refused, for a
@@ -44,12 +64,12 @@ extern "C" {{
 
 #define {upper}_FEATURES {len(features)} /* {_listed(features)} */
 #define {upper}_OUTPUTS {len(outputs)} /* {_listed(outputs)} */
-#define {upper}_MEMORY {memory}
+{constants}#define {upper}_MEMORY {memory}
 
 typedef struct {name} {{
     EDGELSTM_ALIGNED unsigned char memory[{upper}_MEMORY];
     edgelstm_model model;
-    edgelstm_state *state;
+    {held};
 }} {name};
 
 /* The model itself, an .elm file in read-only memory. */
@@ -59,8 +79,8 @@ extern const size_t {name}_file_size;
 /* From zero state. Checks the whole model, once. */
 int {name}_init({name} *self);
 
-/* One timestep: x has {upper}_FEATURES numbers, y gets {upper}_OUTPUTS. */
-int {name}_step({name} *self, const float *x, float *y);
+{step}
+int {name}_step({name} *self, const float *x, float *y{due});
 
 /* Back to zero state, as at the start of a sequence. */
 int {name}_reset({name} *self);
@@ -75,6 +95,24 @@ int {name}_reset({name} *self);
 def self_test(name: str, golden: Golden, least: float) -> str:
     """`main.c`: replays golden vectors; returns 0 if the answers are within tolerance of Keras's."""
     starts: npt.NDArray[np.int64] = np.array(golden.starts, np.int64)
+    upper = name.upper()
+    due, times, given, look, late = "", "", "", "", ""
+    if golden.window is not None:
+        ends = (*golden.starts[1:], len(golden.inputs))
+        at = [
+            start + t for start, end in zip(golden.starts, ends, strict=True) for t in golden.window.due(0, end - start)
+        ]
+        due, given = ", due = 0, punctual = 1", ", &due"
+        times = f"""/* Timesteps with an answer. */
+static const int due_at[ANSWERS] = {array(np.array(at, np.int64))};
+
+"""
+        late = f"""    else if (!punctual) printf("{name}: answer %d came too early or too late\\n", answers);
+"""
+        look = """        punctual = due == (answers < ANSWERS && t == due_at[answers]);
+        if (!punctual) break;
+        if (!due) continue;
+"""
     return f"""/* Replays what Keras computed for this model: prints the signal-to-noise ratio and returns 0, or 1 where
  * it is too low. NO_PRINTF leaves out the printing, for targets without a console. */
 #include <math.h>
@@ -85,40 +123,44 @@ def self_test(name: str, golden: Golden, least: float) -> str:
 #include "{name}.h"
 
 #define TIMESTEPS {len(golden.inputs)}
+#define ANSWERS {len(golden.outputs)}
 #define LEAST_DB {least:g}
 
-static const float inputs[TIMESTEPS * {name.upper()}_FEATURES] = {array(golden.inputs)};
+static const float inputs[TIMESTEPS * {upper}_FEATURES] = {array(golden.inputs)};
 
-static const float expected[TIMESTEPS * {name.upper()}_OUTPUTS] = {array(golden.outputs)};
+static const float expected[ANSWERS * {upper}_OUTPUTS] = {array(golden.outputs)};
 
 /* Timesteps before which the state is reset. */
 static const int starts[] = {array(starts)};
 
-static {name} stream;
+{times}static {name} stream;
 
 int main(void) {{
-    float y[{name.upper()}_OUTPUTS];
+    float y[{upper}_OUTPUTS];
     double signal = 0, noise = 0, ratio;
     unsigned next = 0;
-    int passed;
+    int answers = 0, passed{due};
     int error = {name}_init(&stream);
     for (int t = 0; !error && t < TIMESTEPS; t++) {{
         if (next < sizeof starts / sizeof *starts && t == starts[next]) {{
             error = {name}_reset(&stream);
             next++;
         }}
-        if (!error) error = {name}_step(&stream, inputs + t * {name.upper()}_FEATURES, y);
-        for (int i = 0; i < {name.upper()}_OUTPUTS; i++) {{
-            const double want = (double)expected[t * {name.upper()}_OUTPUTS + i], difference = want - (double)y[i];
+        if (!error) error = {name}_step(&stream, inputs + t * {upper}_FEATURES, y{given});
+        if (error) break;
+{look}        for (int i = 0; i < {upper}_OUTPUTS; i++) {{
+            const double want = (double)expected[answers * {upper}_OUTPUTS + i], difference = want - (double)y[i];
             signal += want * want;
             noise += difference * difference;
         }}
+        answers++;
     }}
     ratio = noise > 0 ? 10 * log10(signal / noise) : 200;
-    passed = !error && ratio >= LEAST_DB;
+    passed = !error && answers == ANSWERS{" && punctual" if due else ""} && ratio >= LEAST_DB;
 #ifndef NO_PRINTF
     if (error) printf("{name}: %s\\n", edgelstm_error_text(error));
-    else printf("{name}: %.1f dB against Keras, %s %g\\n", ratio, passed ? "at least" : "LESS THAN", (double)LEAST_DB);
+{late}    else
+        printf("{name}: %.1f dB against Keras, %s %g\\n", ratio, passed ? "at least" : "LESS THAN", (double)LEAST_DB);
 #endif
     return passed ? 0 : 1;
 }}

@@ -111,9 +111,6 @@ BACKENDS = {
     "numpy": ("native", "NumpyArtifact"),
 }
 
-# Those that run the network itself, which every bundle holds.
-NETWORK_BACKENDS = tuple(name for name, (format_, _) in BACKENDS.items() if format_ == "native")
-
 
 def open_artifact(backend: str, content: bytes, source: str) -> Opened:
     """Open an artifact's content with a backend.

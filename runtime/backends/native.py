@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from ..elm import state_widths
 from ..errors import BackendUnavailableError, BundleError
+from ..streaming import Window
 from . import Float32Array
 
 # A snapshot of the engine: a magic number, the model's checksum, the states, and a CRC-32.
@@ -49,6 +50,10 @@ class NativeArtifact:
     def group(self, streams: int) -> NativeGroup:
         """So many streams in zero state, to be stepped together."""
         return NativeGroup(self._native.State(self._model, streams), self._widths)
+
+    def windows(self, window: Window, streams: int) -> Any:
+        """The windows in flight of so many streams, from their start."""
+        return self._native.Windows(self._model, window.timesteps, window.hop, window.partial, streams)
 
     @property
     def state_bytes(self) -> int:

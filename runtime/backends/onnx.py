@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import BackendUnavailableError, BundleError
+from ..errors import BackendUnavailableError, BundleError, reason_of
 from ..onnx_metadata import CHECKSUM_KEY, CHUNKS_KEY, check_seal
 from . import Float32Array
 
@@ -26,12 +26,15 @@ class OnnxArtifact:
         self._runtime = runtime
         self._source = source
         try:
-            self._session = runtime.InferenceSession(content, _options(runtime), providers=["CPUExecutionProvider"])
+            # It would try again, and say so on standard output.
+            how = {"providers": ["CPUExecutionProvider"], "enable_fallback": 0}
+            self._session = runtime.InferenceSession(content, _options(runtime), **how)
+            inputs = _widths(self._session.get_inputs())
+            outputs = _widths(self._session.get_outputs())
+            everything: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
         except Exception as error:  # onnxruntime's exceptions have no common root but this.
-            reason = " ".join(str(error).split())
+            reason = reason_of(error)
             raise BundleError(f"{source}: this onnxruntime ({runtime.__version__}) cannot load it: {reason}") from error
-        inputs = _widths(self._session.get_inputs())
-        outputs = _widths(self._session.get_outputs())
         self.state_names = tuple(name for name in inputs if name != "x")
         expected = {"y": outputs.get("y"), **{f"{name}_next": inputs[name] for name in self.state_names}}
         if "x" not in inputs or outputs != expected or None in (*inputs.values(), *outputs.values()):
@@ -42,7 +45,6 @@ class OnnxArtifact:
         self._state_widths = tuple(inputs[name] or 0 for name in self.state_names)
         self.features = inputs["x"] or 0
         self.outputs = outputs["y"] or 0
-        everything: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
         self._chunks = everything.get(CHUNKS_KEY) == "whole"
         self.metadata = {key: value for key, value in everything.items() if key not in (CHECKSUM_KEY, CHUNKS_KEY)}
 
@@ -160,7 +162,7 @@ class OnnxSession:
         ys[...] = y[:, 0]
 
     def _failure(self, error: Exception) -> BundleError:
-        reason = " ".join(str(error).split())
+        reason = reason_of(error)
         return BundleError(f"{self._source}: onnxruntime failed ({reason}); the state is as it was")
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import ctypes
 import importlib
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import BackendUnavailableError, BundleError
+from ..errors import BackendUnavailableError, BundleError, reason_of
 from ..tflite_metadata import METADATA_NAME, read_metadata
 from . import Float32Array
 
@@ -51,17 +53,21 @@ class TFLiteArtifact:
         self._source = source
         self._class = interpreter_class()
         self.metadata = {METADATA_NAME: read_metadata(content, source)}
-        interpreter = self._interpreter()
-        if "step" not in interpreter.get_signature_list():
-            raise BundleError(f"{source}: is a sequence graph; a stream needs a step graph")
-        runner = interpreter.get_signature_runner("step")
-        self._inputs: dict[str, Any] = runner.get_input_details()
-        self._outputs: dict[str, Any] = runner.get_output_details()
-        # Runtimes list a signature by name or at random; the tensors were written in the network's order.
-        places = {name: int(tensor["index"]) for name, tensor in self._inputs.items() if name != "x"}
-        self.state_names = tuple(name for name, _ in sorted(places.items(), key=lambda item: item[1]))
-        self.features = int(self._inputs["x"]["shape"][-1])
-        self.outputs = int(self._outputs["y"]["shape"][-1])
+        with _refusing(source):
+            interpreter = self._interpreter()
+            if "step" not in interpreter.get_signature_list():
+                raise BundleError(f"{source}: is a sequence graph; a stream needs a step graph")
+            runner = interpreter.get_signature_runner("step")
+            self._inputs: dict[str, Any] = runner.get_input_details()
+            self._outputs: dict[str, Any] = runner.get_output_details()
+            # Runtimes list a signature by name or at random; the tensors were written in the network's order.
+            places = {name: int(tensor["index"]) for name, tensor in self._inputs.items() if name != "x"}
+            self.state_names = tuple(name for name, _ in sorted(places.items(), key=lambda item: item[1]))
+            self.features, self.outputs = _width(self._inputs["x"]), _width(self._outputs["y"])
+            for name in self.state_names:
+                state, following = self._inputs[name], self._outputs[f"{name}_next"]
+                if (list(state["shape"]), state["dtype"]) != (list(following["shape"]), following["dtype"]):
+                    raise ValueError(f"state {name} is not as it will be at the next timestep")
 
     def session(self) -> TFLiteSession:
         """A new session in zero state."""
@@ -69,7 +75,8 @@ class TFLiteArtifact:
             (int(self._inputs[name]["index"]), int(self._outputs[f"{name}_next"]["index"])) for name in self.state_names
         ]
         x, y = int(self._inputs["x"]["index"]), int(self._outputs["y"]["index"])
-        return TFLiteSession(self._interpreter(), x, y, indices)
+        with _refusing(self._source):
+            return TFLiteSession(self._interpreter(), x, y, indices, self._source)
 
     @property
     def state_bytes(self) -> int:
@@ -78,12 +85,8 @@ class TFLiteArtifact:
         return sum(np.zeros(d["shape"], d["dtype"]).nbytes for d in details)
 
     def _interpreter(self) -> Any:
-        try:
-            interpreter = self._class(model_content=self._content, num_threads=1)
-            interpreter.allocate_tensors()
-        except (ValueError, RuntimeError) as error:
-            reason = " ".join(str(error).split())
-            raise BundleError(f"{self._source}: this TFLite runtime cannot load it: {reason}") from error
+        interpreter = self._class(model_content=self._content, num_threads=1)
+        interpreter.allocate_tensors()
         return interpreter
 
 
@@ -95,8 +98,9 @@ class TFLiteSession:
     anyone holds the arrays that it gives out itself.
     """
 
-    def __init__(self, interpreter: Any, x: int, y: int, states: Sequence[tuple[int, int]]) -> None:
+    def __init__(self, interpreter: Any, x: int, y: int, states: Sequence[tuple[int, int]], source: str) -> None:
         self._interpreter = interpreter
+        self._source = source
         self._invoke: Callable[[], None] = interpreter.invoke
         self.x: Float32Array = _view(interpreter, x)
         self.y: Float32Array = _view(interpreter, y)
@@ -109,7 +113,10 @@ class TFLiteSession:
 
     def advance(self) -> None:
         """One timestep."""
-        self._invoke()
+        try:
+            self._invoke()
+        except Exception as error:
+            raise BundleError(f"{self._source}: this TFLite runtime failed ({_reason(error)})") from error
         for current, following in self._copies:
             current[:] = following
 
@@ -138,6 +145,29 @@ class TFLiteSession:
     def bare_call(self) -> Callable[[], object]:
         """The interpreter's own call."""
         return self._invoke
+
+
+@contextmanager
+def _refusing(source: str) -> Generator[None]:
+    """Runtimes' exceptions at a file that is damaged have no common root."""
+    try:
+        yield
+    except BundleError:
+        raise
+    except Exception as error:
+        raise BundleError(f"{source}: this TFLite runtime cannot load it: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    text = reason_of(error)
+    return text if isinstance(error, ValueError | RuntimeError) and text else f"{type(error).__name__}: {text}"
+
+
+def _width(tensor: dict[str, Any]) -> int:
+    shape = [int(n) for n in tensor["shape"]]
+    if tensor["dtype"] != np.float32 or not shape or math.prod(shape) != shape[-1]:
+        raise ValueError(f"{tensor['name']} is no row of float32 numbers")
+    return shape[-1]
 
 
 def _view(interpreter: Any, index: int) -> npt.NDArray[Any]:

@@ -101,6 +101,12 @@ static INLINE void dot_float(const unsigned char *w, int half, unsigned lanes, u
     const unsigned chains = chains_of(gates);
     sums other[3];
     uint32_t k = 0;
+#ifdef DOT_FLOAT
+    if (streams == 1 && vectors == 1) {
+        DOT_FLOAT(w, half, lanes, gates, first, x[0], inputs, s->of[0]);
+        return;
+    }
+#endif
 #ifdef DOT_HALF
     if (half && streams == 1 && chains == 1) {
         DOT_HALF((const uint16_t *)(const void *)w, lanes, gates, x[0], inputs, s->of[0]);
@@ -369,7 +375,7 @@ static int is_finite_row(const float *x, size_t n) {
 #if VW == 16
     if (i < n) total = v_fma(v_set1(0.0f), v_load(x + i, (unsigned)(n - i)), total);
 #else
-    for (; i < n; i++) rest += 0.0f * x[i];
+    for (; i < n; i++) rest += times(0.0f, x[i]);
 #endif
     return !v_any_nan(total) && rest == 0.0f;
 }

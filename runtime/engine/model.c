@@ -9,7 +9,7 @@ const char *edgelstm_error_text(int error) {
         case EDGELSTM_NULL: return "an argument is a null pointer";
         case EDGELSTM_MISALIGNED: return "memory must lie on a border of 64 bytes";
         case EDGELSTM_TOO_SMALL: return "the memory given is too small";
-        case EDGELSTM_RANGE: return "no such stream, or a stream named twice";
+        case EDGELSTM_RANGE: return "no such stream, a stream named twice, or a number out of range";
         case EDGELSTM_NOT_A_MODEL: return "not an .elm model";
         case EDGELSTM_TOO_NEW: return "the model is of a later version";
         case EDGELSTM_DAMAGED: return "the model is damaged";

@@ -2,24 +2,11 @@
 #ifndef EDGELSTM_QUANTIZE_H
 #define EDGELSTM_QUANTIZE_H
 
-#include <string.h>
-
+#include "float_mode.h"
 #include "kernel.h"
 
 #define QUANTIZED_LARGEST 32512.0f /* 127 · 256: both digits fit int8 */
 #define ROUNDING 12582912.0f       /* 1.5 · 2^23: a float plus this has the float's rounded value in its low bits */
-
-static inline uint32_t float_bits(float x) {
-    uint32_t bits;
-    memcpy(&bits, &x, sizeof bits);
-    return bits;
-}
-
-static inline float bits_float(uint32_t bits) {
-    float x;
-    memcpy(&x, &bits, sizeof x);
-    return x;
-}
 
 /* What one unit of q stands for, and its inverse. A NaN or an infinity makes it NaN, so that none is lost. */
 static inline float quantized_unit(const float *x, uint32_t n, float *inverse) {

@@ -80,8 +80,7 @@ size_t edgelstm_snapshot_size(const edgelstm_model *model) {
     return 12 + 4 * floats;
 }
 
-/* A snapshot: magic, the model's checksum, h and c of every layer without the room between, and a CRC-32 of it all. */
-static void copy_state(const edgelstm_model *model, stream *s, unsigned char *at, int restore) {
+void edgelstm_copy_state(const edgelstm_model *model, stream *s, unsigned char *at, int restore) {
     float *kept = (float *)(void *)(s + 1);
     for (uint32_t i = 0; i < model->layers; i++) {
         const elm_layer *layer = layer_of(model, i);
@@ -96,6 +95,7 @@ static void copy_state(const edgelstm_model *model, stream *s, unsigned char *at
     }
 }
 
+/* A snapshot: magic, the model's checksum, the state, and a CRC-32 of it all. */
 int edgelstm_snapshot(const edgelstm_model *model, edgelstm_state *state, size_t i, void *snapshot, size_t size) {
     const int error = check_state(model, state);
     if (error) return error;
@@ -106,7 +106,7 @@ int edgelstm_snapshot(const edgelstm_model *model, edgelstm_state *state, size_t
     unsigned char *bytes = (unsigned char *)snapshot;
     const uint32_t head[2] = {SNAPSHOT_MAGIC, model->checksum};
     memcpy(bytes, head, sizeof head);
-    copy_state(model, stream_of(state, i), bytes + sizeof head, 0);
+    edgelstm_copy_state(model, stream_of(state, i), bytes + sizeof head, 0);
     const uint32_t checksum = edgelstm_crc32(bytes, needed - 4);
     memcpy(bytes + needed - 4, &checksum, 4);
     return EDGELSTM_OK;
@@ -118,12 +118,12 @@ int edgelstm_restore(const edgelstm_model *model, edgelstm_state *state, size_t 
     if (snapshot == NULL) return EDGELSTM_NULL;
     if (i >= state->streams) return EDGELSTM_RANGE;
     if (size != edgelstm_snapshot_size(model)) return EDGELSTM_FOREIGN;
-    unsigned char *bytes = (unsigned char *)(uintptr_t)snapshot; /* Only read: copy_state goes both ways. */
+    unsigned char *bytes = (unsigned char *)(uintptr_t)snapshot; /* Only read: edgelstm_copy_state goes both ways. */
     uint32_t head[2], checksum;
     memcpy(head, bytes, sizeof head);
     memcpy(&checksum, bytes + size - 4, 4);
     if (head[0] != SNAPSHOT_MAGIC || head[1] != model->checksum) return EDGELSTM_FOREIGN;
     if (checksum != edgelstm_crc32(bytes, size - 4)) return EDGELSTM_DAMAGED;
-    copy_state(model, stream_of(state, i), bytes + sizeof head, 1);
+    edgelstm_copy_state(model, stream_of(state, i), bytes + sizeof head, 1);
     return EDGELSTM_OK;
 }

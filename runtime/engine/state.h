@@ -45,6 +45,9 @@ static inline uint64_t work_size(const edgelstm_model *model) {
 /* Whether `state` is one of this model's; where the model was opened from bytes elsewhere, it is made to fit them. */
 int edgelstm_adopt(const edgelstm_model *model, edgelstm_state *state);
 
+/* To or from the bytes at `at`: h and c of every layer, without the room between. */
+void edgelstm_copy_state(const edgelstm_model *model, stream *s, unsigned char *at, int restore);
+
 /* EDGELSTM_OK where `state` is one of this model's. */
 static inline int check_state(const edgelstm_model *model, edgelstm_state *state) {
     if (model == NULL || state == NULL || model->kernel == NULL) return EDGELSTM_NULL;

@@ -1,31 +1,7 @@
 /* A timestep: the layers one after another, each for all streams of a tile. */
+#include "step.h"
+
 #include <math.h>
-#include <string.h>
-
-#include "state.h"
-
-/* The streams that go through the layers together, and their room to work in. */
-typedef struct tile {
-    const edgelstm_model *model;
-    const edgelstm_state *state;
-    const kernel *k;
-    uint32_t n;
-    int frozen; /* Masked timesteps: states stay as they are. */
-    stream *streams[EDGELSTM_TILE];
-    float *spare[2][EDGELSTM_TILE], *gates[EDGELSTM_TILE];
-    rows a, b;
-} tile;
-
-static void place_work(tile *t) {
-    for (uint32_t i = 0; i < t->n; i++) {
-        unsigned char *at = t->state->work + i * t->state->work_size;
-        t->spare[0][i] = (float *)(void *)at;
-        t->spare[1][i] = t->spare[0][i] + t->model->row;
-        t->gates[i] = t->spare[1][i] + t->model->row;
-        t->a.q[i].q = t->gates[i] + t->model->gates;
-        t->b.q[i].q = (unsigned char *)t->a.q[i].q + 2 * (size_t)t->model->digits;
-    }
-}
 
 static void quantize(const tile *t, const matrix *m, rows *r, uint32_t width) {
     if (m->precision != ELM_INT8) return;
@@ -51,13 +27,13 @@ static void lstm(tile *t, const elm_layer *layer, const matrix *m, float *const 
     activate(t, &layer->recurrent_activation, t->gates, 3 * row, n);
     for (uint32_t s = 0; s < t->n; s++) {
         const float *i = t->gates[s], *f = i + row, *g = f + row;
-        for (size_t j = 0; j < n; j++) h[s][j] = c[s][j] = f[j] * c[s][j] + i[j] * g[j];
+        for (size_t j = 0; j < n; j++) h[s][j] = c[s][j] = times(f[j], c[s][j]) + times(i[j], g[j]);
         copy[s] = h[s];
     }
     activate(t, &layer->activation, copy, 0, n);
     for (uint32_t s = 0; s < t->n; s++) {
         const float *o = t->gates[s] + 3 * row;
-        for (size_t j = 0; j < n; j++) h[s][j] *= o[j];
+        for (size_t j = 0; j < n; j++) h[s][j] = times(h[s][j], o[j]);
     }
 }
 
@@ -80,7 +56,7 @@ static void gru(tile *t, const elm_layer *layer, const matrix *m, float *const *
     if (layer->kind == ELM_GRU) {
         for (uint32_t s = 0; s < t->n; s++) {
             const float *r = t->gates[s] + row, *x = from_x[s] + 2 * row;
-            for (size_t j = 0; j < n; j++) candidate[s][j] = x[j] + r[j] * candidate[s][j];
+            for (size_t j = 0; j < n; j++) candidate[s][j] = x[j] + times(r[j], candidate[s][j]);
         }
     } else {
         const float *last[EDGELSTM_TILE] = {NULL};
@@ -88,7 +64,7 @@ static void gru(tile *t, const elm_layer *layer, const matrix *m, float *const *
             float *reset = t->gates[s] + 3 * row;
             const float *r = t->gates[s] + row;
             last[s] = t->a.row[s];
-            for (size_t j = 0; j < n; j++) reset[j] = r[j] * last[s][j];
+            for (size_t j = 0; j < n; j++) reset[j] = times(r[j], last[s][j]);
             t->a.row[s] = reset;
         }
         quantize(t, &m[1], &t->a, layer->units);
@@ -125,15 +101,26 @@ static void recurrent(tile *t, const operation *o) {
     for (uint32_t i = 0; i < t->n; i++) t->b.row[i] = t->frozen ? t->a.row[i] : h[i];
 }
 
+/* For an epsilon beside which squares count that would be taken for zero. */
+static float raise_small(float *x, size_t n, float epsilon) {
+    for (size_t j = 0; j < n; j++) {
+        if (!IS_SMALL(fabsf(x[j]), epsilon)) return epsilon;
+    }
+    for (size_t j = 0; j < n; j++) x[j] *= RAISING;
+    return raised_square(epsilon);
+}
+
 static void normalize(const elm_layer *layer, const float *gamma, const float *x, float *y) {
     const float *beta = gamma + round_up(layer->units, 16);
     const size_t n = layer->units;
     float mean = 0.0f, variance = 0.0f;
     for (size_t j = 0; j < n; j++) mean += x[j];
-    mean /= (float)n;
-    for (size_t j = 0; j < n; j++) variance += (x[j] - mean) * (x[j] - mean);
-    const float scale = 1.0f / sqrtf(variance / (float)n + layer->epsilon);
-    for (size_t j = 0; j < n; j++) y[j] = (x[j] - mean) * scale * gamma[j] + beta[j];
+    mean = quotient(mean, (float)n);
+    for (size_t j = 0; j < n; j++) y[j] = x[j] - mean;
+    const float epsilon = raise_small(y, n, layer->epsilon);
+    for (size_t j = 0; j < n; j++) variance += times(y[j], y[j]);
+    const float scale = 1.0f / sqrtf(quotient(variance, (float)n) + epsilon);
+    for (size_t j = 0; j < n; j++) y[j] = times(times(y[j], scale), gamma[j]) + beta[j];
 }
 
 /* A layer without a state: from t->b to `out`, which is then the next layer's t->b. */
@@ -149,7 +136,7 @@ static void stateless(tile *t, const operation *o, float *const *out) {
         case ELM_AFFINE: /* center, scale, offset */
             for (uint32_t i = 0; i < t->n; i++) {
                 for (size_t j = 0; j < n; j++)
-                    out[i][j] = (t->b.row[i][j] - weights[j]) * weights[row + j] + weights[2 * row + j];
+                    out[i][j] = times(t->b.row[i][j] - weights[j], weights[row + j]) + weights[2 * row + j];
             }
             break;
         case ELM_LAYER_NORMALIZATION:
@@ -159,7 +146,7 @@ static void stateless(tile *t, const operation *o, float *const *out) {
             for (uint32_t i = 0; i < t->n; i++) {
                 for (size_t j = 0; j < n; j++) {
                     const float x = t->b.row[i][j];
-                    out[i][j] = x < 0 ? weights[j] * x : x;
+                    out[i][j] = x < 0 ? times(weights[j], x) : x;
                 }
             }
             break;
@@ -170,11 +157,9 @@ static void stateless(tile *t, const operation *o, float *const *out) {
     for (uint32_t i = 0; i < t->n; i++) t->b.row[i] = out[i];
 }
 
-/* All layers, from the inputs in t->b to the outputs in it. */
-static void forward(tile *t) {
-    const operation *const end = t->state->plan + t->state->operations;
+void edgelstm_forward(tile *t, const operation *o, uint32_t count) {
     unsigned turn = 0;
-    for (const operation *o = t->state->plan; o < end; o++) {
+    for (; count; count--, o++) {
         if (is_recurrent(o->layer)) {
             recurrent(t, o);
         } else {
@@ -187,28 +172,10 @@ static void forward(tile *t) {
     }
 }
 
-static int is_masked(const edgelstm_model *model, const float *x) {
-    if (!model->masked) return 0;
-    for (uint32_t j = 0; j < model->features; j++) {
-        if (x[j] != model->mask_value) return 0;
-    }
-    return 1;
-}
-
-/* A masked timestep is a row of zeros to the layers before the first recurrent one, as in Keras. */
-static const float *input_of(const tile *t, uint32_t i, const float *x) {
-    if (!t->frozen) return x;
-    memset(t->spare[1][i], 0, 4 * (size_t)t->model->features);
-    return t->spare[1][i];
-}
-
-int edgelstm_step(const edgelstm_model *model, edgelstm_state *state, const float *x, float *y) {
+/* Stream 0, on inputs that are finite, in our mode. */
+static void step_one(const edgelstm_model *model, const edgelstm_state *state, const float *x, float *y) {
     tile t;
-    const int error = check_state(model, state);
-    if (error) return error;
-    if (x == NULL || y == NULL) return EDGELSTM_NULL;
     t.k = (const kernel *)model->kernel;
-    if (!t.k->is_finite(x, model->features)) return EDGELSTM_NOT_FINITE;
     t.model = model;
     t.state = state;
     t.n = 1;
@@ -216,9 +183,20 @@ int edgelstm_step(const edgelstm_model *model, edgelstm_state *state, const floa
     t.streams[0] = stream_of(state, 0);
     place_work(&t);
     t.b.row[0] = input_of(&t, 0, x);
-    forward(&t);
+    edgelstm_forward(&t, state->plan, state->operations);
     memcpy(y, t.b.row[0], 4 * (size_t)model->outputs);
-    return EDGELSTM_OK;
+}
+
+int edgelstm_step(const edgelstm_model *model, edgelstm_state *state, const float *x, float *y) {
+    const int error = check_state(model, state);
+    if (error) return error;
+    if (x == NULL || y == NULL) return EDGELSTM_NULL;
+    float_mode callers;
+    enter_float_mode(&callers);
+    const int finite = are_finite(model, x, 1);
+    if (finite) step_one(model, state, x, y);
+    leave_float_mode(&callers);
+    return finite ? EDGELSTM_OK : EDGELSTM_NOT_FINITE;
 }
 
 int edgelstm_run(const edgelstm_model *model, edgelstm_state *state, const float *xs, size_t timesteps, float *ys) {
@@ -226,12 +204,13 @@ int edgelstm_run(const edgelstm_model *model, edgelstm_state *state, const float
     if (error) return error;
     if (timesteps == 0) return EDGELSTM_OK;
     if (xs == NULL || ys == NULL) return EDGELSTM_NULL;
-    const kernel *k = (const kernel *)model->kernel;
-    for (size_t t = 0; t < timesteps; t++) {
-        if (!k->is_finite(xs + t * model->features, model->features)) return EDGELSTM_NOT_FINITE;
-    }
-    for (size_t t = 0; t < timesteps; t++) edgelstm_step(model, state, xs + t * model->features, ys + t * model->outputs);
-    return EDGELSTM_OK;
+    float_mode callers;
+    enter_float_mode(&callers);
+    const int finite = are_finite(model, xs, timesteps);
+    for (size_t t = 0; finite && t < timesteps; t++)
+        step_one(model, state, xs + t * model->features, ys + t * model->outputs);
+    leave_float_mode(&callers);
+    return finite ? EDGELSTM_OK : EDGELSTM_NOT_FINITE;
 }
 
 /* Each number of a list once, and each a stream's; the marks are gone afterwards. */
@@ -247,22 +226,14 @@ static int check_streams(const edgelstm_state *state, const size_t *streams, siz
     return marked == count ? EDGELSTM_OK : EDGELSTM_RANGE;
 }
 
-int edgelstm_fleet_step(const edgelstm_model *model, edgelstm_state *state, const size_t *streams, size_t count,
-                        const float *xs, float *ys) {
+/* The streams of a list that was checked, on inputs that are finite, in our mode. */
+static void step_fleet(const edgelstm_model *model, const edgelstm_state *state, const size_t *streams, size_t count,
+                       const float *xs, float *ys) {
     tile t;
     size_t rows_of[EDGELSTM_TILE] = {0};
-    int error = check_state(model, state);
-    if (error) return error;
-    if (count == 0) return EDGELSTM_OK;
-    if (xs == NULL || ys == NULL) return EDGELSTM_NULL;
-    error = check_streams(state, streams, count);
-    if (error) return error;
     t.model = model;
     t.state = state;
     t.k = (const kernel *)model->kernel;
-    for (size_t i = 0; i < count; i++) {
-        if (!t.k->is_finite(xs + i * model->features, model->features)) return EDGELSTM_NOT_FINITE;
-    }
     /* First the streams that go on, then those whose timestep is masked. */
     for (t.frozen = 0; t.frozen <= (model->masked ? 1 : 0); t.frozen++) {
         size_t i = 0;
@@ -275,10 +246,25 @@ int edgelstm_fleet_step(const edgelstm_model *model, edgelstm_state *state, cons
                 t.streams[j] = stream_of(state, streams == NULL ? rows_of[j] : streams[rows_of[j]]);
                 t.b.row[j] = input_of(&t, j, xs + rows_of[j] * model->features);
             }
-            if (t.n) forward(&t);
+            if (t.n) edgelstm_forward(&t, state->plan, state->operations);
             for (uint32_t j = 0; j < t.n; j++)
                 memcpy(ys + rows_of[j] * model->outputs, t.b.row[j], 4 * (size_t)model->outputs);
         }
     }
-    return EDGELSTM_OK;
+}
+
+int edgelstm_fleet_step(const edgelstm_model *model, edgelstm_state *state, const size_t *streams, size_t count,
+                        const float *xs, float *ys) {
+    int error = check_state(model, state);
+    if (error) return error;
+    if (count == 0) return EDGELSTM_OK;
+    if (xs == NULL || ys == NULL) return EDGELSTM_NULL;
+    error = check_streams(state, streams, count);
+    if (error) return error;
+    float_mode callers;
+    enter_float_mode(&callers);
+    const int finite = are_finite(model, xs, count);
+    if (finite) step_fleet(model, state, streams, count, xs, ys);
+    leave_float_mode(&callers);
+    return finite ? EDGELSTM_OK : EDGELSTM_NOT_FINITE;
 }

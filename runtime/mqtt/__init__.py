@@ -15,12 +15,16 @@ the stream stays where it is, and the answer that was saved is published again. 
 acknowledged before its answer is the broker's.
 
 A message is recognised by its sequence number, if it has one: one no higher than the topic's last is never stepped.
-That also holds for repetitions that the sender makes. Without one it is known by the broker's DUP flag, its packet
-identifier, which MQTT keeps for a repetition, and its content, as long as its acknowledgement may not have arrived;
-repetitions of the sender's cannot be told from new messages then.
+That also holds for repetitions that the sender makes. The messages of the last numbers are known by their values too:
+with others it is an error, or, with `--sequence-reset`, the first of a sensor that counts anew. Without a number it is
+known by the broker's DUP flag, its packet identifier, which MQTT keeps for a repetition, and its content, as long as
+its acknowledgement may not have arrived; repetitions of the sender's cannot be told from new messages then.
 
 What a broker keeps for new subscribers (a retained message) is an old reading, and is not stepped. A malformed message
 or one that is not finite is reported on the topic for errors and acknowledged; no state knows of it.
+
+What is on disk is checked (`row`, `schema`, `database`): a damaged stream is set aside, its topic told, and the others
+go on (`salvage`).
 
 All of this needs a broker that keeps its sessions; mosquitto does over a restart with `persistence true`.
 """

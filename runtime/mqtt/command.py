@@ -13,11 +13,13 @@ from ..heartbeat import Heartbeat
 from ..interrupt import Interrupt, interrupts
 from ..model import Model, load
 from ..notes import note
+from ..run_command import carried_note, streaming_settings
 from .broker import broker
 from .connection import Connection
+from .options import MOST_TOPICS
 from .payload import PayloadReader
 from .publisher import Publisher
-from .service import Service, Topics
+from .service import Keeping, Service, Topics
 from .store import StreamStore
 from .topics import Subscription, TopicTemplate
 
@@ -42,7 +44,10 @@ def serve(args: argparse.Namespace) -> int:
     reader = PayloadReader(model.features, model.outputs, args.payload or "auto", sequence)
     with ExitStack() as stack:
         stop = stack.enter_context(interrupts())
-        store = StreamStore(model, args.window, args.state, args.max_streams or 10000)
+        settings = streaming_settings(args)
+        store = StreamStore(
+            lambda: model.stream(**settings), args.state, args.max_streams or 10000, args.max_topics or MOST_TOPICS
+        )
         stack.callback(store.close)
         connection = Connection(
             address,
@@ -55,8 +60,9 @@ def serve(args: argparse.Namespace) -> int:
         )
         _say(args, model)
         idle = 600.0 if args.idle is None else args.idle
+        keeping = Keeping(idle, args.forget_after, args.save_every or 0.0, args.sequence_reset)
         heartbeat = stack.enter_context(Heartbeat(args.report, {"model": model.name, "backend": model.backend}))
-        service = Service(store, connection, topics, reader, idle, args.save_every or 0.0, heartbeat)
+        service = Service(store, connection, topics, reader, keeping, heartbeat)
         service.run(stop)
         counts = vars(service.counts)
     if args.json:
@@ -114,10 +120,7 @@ def _say(args: argparse.Namespace, model: Model) -> None:
     notes: list[str] = []
     if args.state is None:
         notes.append("without --state FOLDER, all streams start from zero state next time")
-    if args.window is None and model.window is not None:
-        notes.append(
-            f"the model was trained on windows of {model.window} timesteps; states are carried past that "
-            f"(--window {model.window} answers on the last {model.window} only)"
-        )
+    if model.streaming.window is not None and model.streaming.choose(**streaming_settings(args)) is None:
+        notes.append(carried_note(model))
     for text in notes:
         note(text)

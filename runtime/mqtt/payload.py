@@ -9,7 +9,6 @@ well, such as 12.1412 (the letters DCBA); `auto` refuses them as JSON that does 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +18,8 @@ import numpy as np
 
 from ..backends import Float32Array
 from ..errors import InputError
-from ..rows import json_object, json_values
+from ..notes import quoted
+from ..rows import json_object, json_values, parse_json
 
 _CONTROL = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
@@ -80,17 +80,17 @@ class PayloadReader:
 
     def _read_json(self, text: str) -> Reading:
         try:
-            value: Any = json.loads(text)
-        except (ValueError, RecursionError) as error:
+            value: Any = parse_json(text)
+        except InputError as error:
             hint = "; if it is float32, say --payload float32" if len(text.encode()) == self._size else ""
-            raise InputError(f"not JSON ({error}){hint}") from error
+            raise InputError(f"{error}{hint}") from error
         if not isinstance(value, dict | list):
             raise InputError("a JSON message is an object or an array")
         sequence: Any = None
         if isinstance(value, dict) and self._sequence is not None:
             sequence = cast("dict[str, Any]", value).get(self._sequence)
             if sequence is not None and (type(sequence) is not int or not -(2**63) <= sequence < 2**63):
-                raise InputError(f"{self._sequence} is {sequence!r}, not a whole number of 64 bits")
+                raise InputError(f"{self._sequence} is {quoted(sequence)}, not a whole number of 64 bits")
         return Reading(json_values(value, self._features), sequence, True)
 
     def answer(self, reading: Reading, y: Float32Array) -> bytes:

@@ -18,8 +18,8 @@ from ..notes import note
 from .connection import Connection
 from .message import Message
 from .payload import PayloadReader, Reading
-from .record import Answer, Record
-from .store import StreamStore
+from .record import Answer, Record, Seen
+from .store import NoRoomError, StreamStore
 from .topics import Subscription, TopicTemplate
 
 # Seconds between two looks for streams that are idle, and until what is unacknowledged at the end is given up; it will
@@ -32,6 +32,8 @@ _DIVERGED = (
     "the state of this topic's stream is not a finite number any more, and no later answer will be one; it does not "
     "stay bounded when its state is carried on. Answer on the last inputs only (--window T)"
 )
+# Looks for streams to forget, in the time after which one is forgotten: what is late by so little does no harm.
+_LOOKS = 20
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,23 @@ class Topics:
     subscription: Subscription
     answers: TopicTemplate
     errors: TopicTemplate
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """How long streams are kept, and where.
+
+    Attributes:
+        idle: seconds after which an unused stream leaves memory.
+        forget: seconds after which it is dropped; None keeps it for ever.
+        save_every: seconds between two saves, at least.
+        restart: the sequence number with which a sensor begins anew; None if none does.
+    """
+
+    idle: float = 600.0
+    forget: float | None = None
+    save_every: float = 0.0
+    restart: int | None = None
 
 
 @dataclass
@@ -95,8 +114,7 @@ class Service:
         connection: Connection,
         topics: Topics,
         reader: PayloadReader,
-        idle: float,
-        save_every: float,
+        keeping: Keeping,
         heartbeat: Heartbeat,
     ) -> None:
         """Prepare.
@@ -106,20 +124,19 @@ class Service:
             connection: to the broker.
             topics: where messages come from and go to.
             reader: of what they hold.
-            idle: seconds after which an unused stream leaves memory.
-            save_every: seconds between two saves, at least.
+            keeping: how long streams are kept.
             heartbeat: to say what was done.
         """
         self.counts = Counts()
         self._store, self._connection, self._topics, self._reader = store, connection, topics, reader
-        self._idle, self._save_every, self._heartbeat = idle, save_every, heartbeat
+        self._keeping, self._heartbeat = keeping, heartbeat
         self._open: deque[_Open] = deque()
         # Of messages that are acknowledged, but the broker may not have heard of it.
         self._unheard: deque[Answer] = deque()
         self._losses = 0
         self._warned = False
         self._unsaved = 0
-        self._saved_at, self._looked_at = -math.inf, 0.0
+        self._saved_at, self._looked_at, self._forgot_at = -math.inf, 0.0, -math.inf
 
     def run(self, stop: Interrupt) -> None:
         """Answer until interrupted; then save, acknowledge and leave.
@@ -168,18 +185,31 @@ class Service:
         except InputError as error:
             self._report(entry, matched, str(error), None)
             return
-        record = self._store.record(message.topic)
-        digest = hashlib.blake2b(message.payload, digest_size=8).digest()
+        try:
+            record = self._store.record(message.topic)
+        except NoRoomError as error:
+            self._report(entry, matched, str(error), reading.sequence)
+            return
+        if record.notice is not None:
+            self._send(self._topics.errors, matched, _error(message.topic, record.notice, reading.sequence))
+            record.notice = None
+        digest = _digest(message.payload, reading)
         confirmed = self._connection.confirmed
-        answer = record.earlier(message.mid, message.dup, digest, reading.sequence, confirmed)
+        seen, answer = record.seen(message.mid, message.dup, digest, reading.sequence, confirmed, self._keeping.restart)
+        if seen is Seen.CONFLICT:
+            self._report(entry, matched, _conflict(reading.sequence), reading.sequence)
+            return
         if answer is not None:
             self.counts.duplicates += 1
-            if reading.sequence is not None and answer.sequence != reading.sequence:
-                text = f"the last number was {record.sequence}, so {reading.sequence} was taken for a repetition"
+            if reading.sequence is not None and answer.sequence != reading.sequence and answer.digest != digest:
+                text = (
+                    f"the last number was {record.sequence}, so {reading.sequence} was taken for a repetition; if the "
+                    "sensor counts anew, --sequence-reset starts its stream again"
+                )
                 self._send(self._topics.errors, matched, _error(message.topic, text, reading.sequence))
         else:
             try:
-                payload = self._step(record, reading)
+                payload = self._step(record, reading, seen is Seen.RESTART)
             except InputError as error:
                 self._report(entry, matched, str(error), reading.sequence)
                 return
@@ -189,15 +219,29 @@ class Service:
             record.add(answer, confirmed)
             self._store.changed(record)
         entry.answer, entry.save = answer, record.save
-        if answer.payload:
+        if answer.payload is None:
+            entry.confirm()
+        elif answer.payload:
             self._send(self._topics.answers, matched, answer.payload, entry)
         else:
             self._send(self._topics.errors, matched, _error(message.topic, _DIVERGED, answer.sequence), entry)
 
-    def _step(self, record: Record, reading: Reading) -> bytes:
+    def _step(self, record: Record, reading: Reading, anew: bool) -> bytes | None:
+        if anew:
+            # A reading that does not fit changes nothing, so it is tried on another stream first.
+            self._store.try_out(reading.values)
+            record.begin_anew()
+            note(f"{record.topic[:200]}: its numbers start again at {reading.sequence}, and its stream from zero state")
+        if record.diverged:
+            return b""
         with self._heartbeat.step():
             y = record.stream.step(reading.values)
-        return self._reader.answer(reading, y) if np.isfinite(y).all() or record.stream.healthy else b""
+        if y is None:
+            return None
+        if np.isfinite(y).all() or record.stream.healthy:
+            return self._reader.answer(reading, y)
+        record.diverged = True
+        return b""
 
     def _report(self, entry: _Open, matched: tuple[str, ...], text: str, sequence: int | None) -> None:
         self.counts.malformed += 1
@@ -223,11 +267,11 @@ class Service:
         """Seconds to wait for something to happen."""
         if not self._store.unsaved or self._store.saving:
             return _HOUSEKEEPING
-        return min(_HOUSEKEEPING, max(0.0, self._saved_at + self._save_every - time.monotonic()))
+        return min(_HOUSEKEEPING, max(0.0, self._saved_at + self._keeping.save_every - time.monotonic()))
 
     def _save_if_due(self) -> None:
         now = time.monotonic()
-        if self._store.unsaved and not self._store.saving and now - self._saved_at >= self._save_every:
+        if self._store.unsaved and not self._store.saving and now - self._saved_at >= self._keeping.save_every:
             self._store.begin_save()
             self._saved_at, self._unsaved = now, 0
 
@@ -247,7 +291,11 @@ class Service:
         now = time.monotonic()
         if now - self._looked_at >= _HOUSEKEEPING:
             self._looked_at = now
-            self._store.evict_idle(self._idle)
+            self._store.evict_idle(self._keeping.idle)
+            forget = self._keeping.forget
+            if forget is not None and now - self._forgot_at >= forget / _LOOKS:
+                self._forgot_at = now
+                self._store.forget(forget)
 
     def _end(self) -> None:
         self._store.save()
@@ -258,6 +306,19 @@ class Service:
             self._connection.received.clear()  # Neither stepped nor acknowledged: they come again.
             self._acknowledge()
         self._connection.close()
+
+
+def _digest(payload: bytes, reading: Reading) -> bytes:
+    """Of a message's content; with a number, of what the model sees of it, for a sender may write it anew."""
+    content = payload if reading.sequence is None else repr((reading.sequence, list(reading.values))).encode()
+    return hashlib.blake2b(content, digest_size=8).digest()
+
+
+def _conflict(sequence: int | None) -> str:
+    return (
+        f"number {sequence} came before with other values, so this is no repetition, and it is not answered; each "
+        "reading needs a number of its own. If the sensor counts anew, --sequence-reset starts its stream again"
+    )
 
 
 def _error(topic: str, text: str, sequence: int | None) -> bytes:

@@ -1,41 +1,36 @@
-"""The streams of many topics: in memory while they are in use, on disk for ever.
+"""The streams of many topics: in memory while they are in use, on disk for ever or until they are forgotten.
 
-One SQLite file in a folder of its own has a row per topic: the state, the last sequence number, and the latest answers
-with what identifies the messages that they answer. It is written in transactions, each of which has every change since
-the one before, so that the file always holds all topics as they were at one moment. A transaction is synced to disk
-before it counts (write-ahead log, `synchronous=FULL`), in a thread of its own, since that may take a memory card half
-a second.
+What is on disk is `database`'s. It is written in a thread of its own, since a sync may take a card half a second.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..errors import BackendUnavailableError, InputError
-from ..model import Model
-from .record import Answer, Record
+from ..stream import Stream
+from .record import Record
+from .row import Row, answers_from, answers_text
 
 if TYPE_CHECKING:
-    import sqlite3
+    import numpy.typing as npt
 
-# Topic, state, last sequence number, answers.
-_Row = tuple[str, bytes, int | None, str]
+    from .database import Database
 
-_SCHEMA = (
-    "CREATE TABLE IF NOT EXISTS settings (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
-    "CREATE TABLE IF NOT EXISTS streams"
-    " (topic TEXT PRIMARY KEY, state BLOB NOT NULL, sequence INTEGER, answers TEXT NOT NULL)",
-)
-_SAVE = (
-    "INSERT INTO streams VALUES (?, ?, ?, ?) ON CONFLICT (topic) DO UPDATE SET"
-    " state = excluded.state, sequence = excluded.sequence, answers = excluded.answers"
-)
+# As many rows are looked at for one that fits the model before the store is taken for another model's.
+_SAMPLE = 100
+# Bytes that streams of other topics leave free where they are kept: those that are there need room to go on.
+_LEAST_FREE = 32 * 2**20
+
+
+class NoRoomError(InputError):
+    """One topic more than may have a stream."""
 
 
 class StreamStore:
@@ -46,33 +41,53 @@ class StreamStore:
         next_save: number of the save that will have what changes now.
     """
 
-    def __init__(self, model: Model, window: int | None, folder: Path | None, limit: int) -> None:
+    def __init__(
+        self, new_stream: Callable[[], Stream], folder: Path | None, limit: int, most_topics: int | None = None
+    ) -> None:
         """Open or create the file.
 
         Args:
-            model: whose streams.
-            window: of the streams, or None.
+            new_stream: makes a stream from zero state.
             folder: where to keep them; None forgets them in the end.
             limit: how many streams to hold in memory at most.
+            most_topics: how many topics may have a stream; None sets no limit.
 
         Raises:
             InputError: the folder is unusable, in use, or of another model.
             BackendUnavailableError: this Python has no SQLite.
         """
-        self._model, self._window, self._limit = model, window, limit
+        self._new_stream, self._limit, self._most_topics = new_stream, limit, most_topics
         self.saved, self.next_save = 0, 1
-        self._name = "the states" if folder is None else str(folder)
+        self._folder, self._name = folder, "the states" if folder is None else str(folder)
         self._records: OrderedDict[str, Record] = OrderedDict()
         self._changed: dict[str, Record] = {}
         # Rows of streams that left memory since the last save, and of the save that is being written.
-        self._left: dict[str, _Row] = {}
-        self._writing: dict[str, _Row] = {}
+        self._left: dict[str, Row] = {}
+        self._writing: dict[str, Row] = {}
+        # Topics that have a stream and no row yet.
+        self._fresh: set[str] = set()
         self._write: Future[None] | None = None
+        self._forgetting: Future[list[str]] | None = None
+        self._database = open_database(folder)
         self._wake, self._waker = os.pipe()
         self._writer = ThreadPoolExecutor(1)
-        self._database = _open(folder)
-        for name in self._rows("SELECT topic FROM streams LIMIT 1"):
-            self.record(name[0])  # Fails now, not at the first message, where the states are another model's.
+        try:
+            self._check_model()
+        except BaseException:
+            self.close()
+            raise
+
+    def _check_model(self) -> None:
+        """Fail now, not at the first message, where the states are another model's."""
+        problem: InputError | None = None
+        for row in self._database.first(_SAMPLE):
+            try:
+                self._restored(row)
+                return
+            except InputError as error:
+                problem = InputError(f"{self._name}: {row.topic}: {error}; choose another --state")
+        if problem is not None:
+            raise problem
 
     def __len__(self) -> int:
         """Number of streams in memory."""
@@ -92,8 +107,18 @@ class StreamStore:
         """Whether a save is being written."""
         return self._write is not None
 
+    @property
+    def topics(self) -> int:
+        """How many topics have a stream, on disk or not yet."""
+        return len(self._database) + len(self._fresh)
+
     def record(self, topic: str) -> Record:
-        """The record of a topic: from memory, from disk, or new from zero state; others leave memory for it."""
+        """The record of a topic: from memory, from disk, or new from zero state; others leave memory for it.
+
+        Raises:
+            NoRoomError: it would be one more than there may be.
+            InputError: the file cannot be read.
+        """
         record = self._records.get(topic)
         if record is None:
             record = self._load(topic)
@@ -104,10 +129,21 @@ class StreamStore:
         record.used = time.monotonic()
         return record
 
+    def try_out(self, values: npt.ArrayLike) -> None:
+        """Whether a stream takes a timestep; no stream of a topic's is touched.
+
+        Raises:
+            InputError: it does not.
+        """
+        self._new_stream().step(values)
+
     def changed(self, record: Record) -> None:
         """Have the next save write a record."""
         record.save = self.next_save
         self._changed[record.topic] = record
+        if record.fresh:
+            record.fresh = False
+            self._fresh.add(record.topic)
 
     def evict_idle(self, seconds: float) -> None:
         """Let streams leave memory that were not used for so long."""
@@ -115,12 +151,27 @@ class StreamStore:
         while self._records and (oldest := next(iter(self._records.values()))).used < before:
             self._evict(oldest.topic)
 
+    def forget(self, seconds: float) -> None:
+        """Begin to drop the streams, on disk too, that were not used for so long while the store was open."""
+        if self._forgetting is not None:
+            if not self._forgetting.done():
+                return
+            self._forgetting.result()
+        before = time.monotonic() - seconds
+        unsaved = self._changed.keys() | self._left.keys() | self._writing.keys()
+        for topic in [t for t, record in self._records.items() if record.used < before and t not in unsaved]:
+            del self._records[topic]
+        kept, limit = self._records.keys() | unsaved, self._database.at(before)
+        self._forgetting = self._writer.submit(
+            self._database.drop, lambda topic, used: used < limit and topic not in kept
+        )
+
     def begin_save(self) -> Future[None]:
         """Begin to write all changes, beside what the caller does; one save at a time."""
-        self._writing = {**self._left, **{topic: _row(record) for topic, record in self._changed.items()}}
+        self._writing = {**self._left, **{topic: self._row(record) for topic, record in self._changed.items()}}
         self._left, self._changed = {}, {}
         self.next_save += 1
-        self._write = self._writer.submit(self._commit, list(self._writing.values()))
+        self._write = self._writer.submit(self._database.write, list(self._writing.values()))
         self._write.add_done_callback(lambda _: os.write(self._waker, b"."))
         return self._write
 
@@ -151,12 +202,11 @@ class StreamStore:
 
     def setting(self, name: str) -> str | None:
         """A text that is kept with the streams."""
-        found = self._rows("SELECT value FROM settings WHERE name = ?", name)
-        return None if not found else str(found[0][0])
+        return self._writer.submit(self._database.setting, name).result()
 
     def keep_setting(self, name: str, value: str) -> None:
         """Keep a text with the streams."""
-        self._rows("INSERT OR REPLACE INTO settings VALUES (?, ?)", name, value)
+        self._writer.submit(self._database.keep_setting, name, value).result()
 
     def close(self) -> None:
         """Close the file, without what was not saved."""
@@ -169,76 +219,69 @@ class StreamStore:
         self._write = None
         write.result()
         os.read(self._wake, 1)
+        self._fresh -= self._writing.keys()
         self._writing = {}
         self.saved = self.next_save - 1
-
-    def _commit(self, rows: list[_Row]) -> None:
-        import sqlite3
-
-        try:
-            self._database.execute("BEGIN IMMEDIATE")
-            self._database.executemany(_SAVE, rows)
-            self._database.execute("COMMIT")
-        except sqlite3.Error as error:
-            raise InputError(f"{self._name}: the states cannot be written ({error})") from error
 
     def _evict(self, topic: str) -> None:
         record = self._records.pop(topic)
         if self._changed.pop(topic, None) is not None:
-            self._left[topic] = _row(record)
+            self._left[topic] = self._row(record)
 
     def _load(self, topic: str) -> Record:
-        stream = self._model.stream(self._window)
-        save = 0
         if topic in self._left:
-            row, save = self._left[topic], self.next_save
-        elif topic in self._writing:
-            row, save = self._writing[topic], self.next_save - 1
-        elif found := self._rows("SELECT topic, state, sequence, answers FROM streams WHERE topic = ?", topic):
-            row = found[0]
-        else:
-            return Record(topic, stream)
-        _, state, sequence, answers = row
-        try:
-            stream.restore(state)
-        except InputError as error:
-            raise InputError(f"{self._name}: {topic}: {error}; choose another --state") from error
-        kept = [Answer(mid, bytes.fromhex(d), n, text.encode("latin-1")) for mid, d, n, text in json.loads(answers)]
-        return Record(topic, stream, sequence, kept, save)
+            return self._restored(self._left[topic], self.next_save)
+        if topic in self._writing:
+            return self._restored(self._writing[topic], self.next_save - 1)
+        row, notice = self._writer.submit(self._database.find, topic).result()
+        if row is not None:
+            try:
+                record = self._restored(row)
+                record.notice = notice
+                return record
+            except InputError as error:
+                # The states are this model's: others' could be used.
+                self._writer.submit(self._database.set_aside, row, str(error)).result()
+                row, notice = self._writer.submit(self._database.find, topic).result()
+        if self._most_topics is not None and self.topics >= self._most_topics:
+            raise NoRoomError(
+                f"{self.topics} topics have a stream, and no more may (--max-topics); --forget-after, or "
+                "`edgelstm-run streams` with --drop, makes room for others"
+            )
+        if self._folder is not None and (free := self._free(self._folder)) < _LEAST_FREE:
+            raise NoRoomError(
+                f"only {free / 2**20:.0f} MiB are free where streams are kept, so no other topic's is begun; "
+                "--forget-after, or `edgelstm-run streams` with --drop, makes room for others"
+            )
+        return Record(topic, self._new_stream(), fresh=True, notice=notice)
 
-    def _rows(self, statement: str, *values: Any) -> list[Any]:
-        import sqlite3
+    def _free(self, folder: Path) -> int:
+        """Bytes for further streams: on the disk and, where that has few, in the file, of streams that were dropped."""
+        disk = os.statvfs(folder)
+        free = disk.f_bavail * disk.f_frsize
+        return free if free >= _LEAST_FREE else free + self._writer.submit(self._database.unused).result()
 
-        try:
-            return self._writer.submit(lambda: self._database.execute(statement, values).fetchall()).result()
-        except sqlite3.Error as error:
-            raise InputError(f"{self._name}: the states cannot be read ({error})") from error
+    def _row(self, record: Record) -> Row:
+        state = b"" if record.diverged else record.stream.snapshot()
+        used = self._database.at(record.used)
+        return Row(record.topic, used, record.sequence, answers_text(record.answers), state)
+
+    def _restored(self, row: Row, save: int = 0) -> Record:
+        stream = self._new_stream()
+        if row.state:
+            stream.restore(row.state)
+        return Record(row.topic, stream, row.sequence, answers_from(row.answers), save, diverged=not row.state)
 
 
-def _row(record: Record) -> _Row:
-    answers = [(a.mid, a.digest.hex(), a.sequence, a.payload.decode("latin-1")) for a in record.answers]
-    return record.topic, record.stream.snapshot(), record.sequence, json.dumps(answers)
+def open_database(folder: Path | None) -> Database:
+    """Open or create the file.
 
-
-def _open(folder: Path | None) -> sqlite3.Connection:
+    Raises:
+        InputError: it is unusable, or in use.
+        BackendUnavailableError: this Python has no SQLite.
+    """
     try:
-        import sqlite3
+        from .database import Database
     except ImportError as error:
         raise BackendUnavailableError(f"streams are kept in SQLite, which this Python lacks ({error})") from error
-    try:
-        if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-        # With an empty name SQLite takes a temporary file.
-        path = "" if folder is None else str(folder / "streams.sqlite")
-        database = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
-        for pragma in ("locking_mode = EXCLUSIVE", "journal_mode = WAL", "synchronous = FULL"):
-            database.execute(f"PRAGMA {pragma}")
-        for statement in _SCHEMA:
-            database.execute(statement)
-    except sqlite3.OperationalError as error:
-        if "locked" in str(error):
-            raise InputError(f"{folder}: in use by another process; each needs a --state of its own") from error
-        raise InputError(f"{folder}: the states cannot be opened ({error})") from error
-    except (OSError, sqlite3.Error) as error:
-        raise InputError(f"{folder}: the states cannot be opened ({error})") from error
-    return database
+    return Database(folder)

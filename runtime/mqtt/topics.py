@@ -18,18 +18,18 @@ class Subscription:
         wildcards: how many there are.
     """
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, option: str = "--subscribe") -> None:
         levels = text.split("/")
         for i, level in enumerate(levels):
             if ("+" in level or "#" in level) and (len(level) > 1 or (level == "#" and i + 1 < len(levels))):
                 raise InputError(
-                    f"--subscribe {text}: + stands for one whole level, # for all that remain, and nothing beside them"
+                    f"{option} {text}: + stands for one whole level, # for all that remain, and nothing beside them"
                 )
         if not text or "\0" in text:
-            raise InputError("--subscribe: the topic is empty or holds a null character")
+            raise InputError(f"{option}: the topic is empty or holds a null character")
         if levels[0] == "$share":
             raise InputError(
-                f"--subscribe {text}: a shared subscription gives each reader some of a topic's messages, and a "
+                f"{option} {text}: a shared subscription gives each reader some of a topic's messages, and a "
                 "stream needs all of them; divide the topics instead, such as plant/a/# and plant/b/#"
             )
         self.text = text

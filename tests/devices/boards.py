@@ -32,7 +32,9 @@ def started(kind: str, folder: Path, name: str = "board", disk_mb: int | None = 
     stand_in = commands / "systemctl"
     shutil.copy(Path(__file__).parent / "systemctl.py", stand_in)
     stand_in.chmod(0o755)
-    (commands / "python3").symlink_to(sys.executable)
+    # No link: through one, Python would not find the packages of this environment.
+    (commands / "python3").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    (commands / "python3").chmod(0o755)
     with local_board(folder, commands, name, disk_mb) as running:
         yield running
         subprocess.run([stand_in, "stop", "edgelstm-pump.service"], env={**os.environ, "HOME": str(running.home)})

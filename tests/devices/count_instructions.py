@@ -13,15 +13,18 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from edgelstm.devices.estimate import work_of
+from edgelstm.devices.estimate import Work, work_of
 from edgelstm.export.to_c.source import model_source
+from edgelstm.export.to_c.texts import header
 from edgelstm.export.to_native import native_step_file
+from edgelstm.runtime.memory import c_tile, windows_bytes
 from edgelstm.runtime.network import LSTM, Dense, Network
+from edgelstm.runtime.streaming import Window
 
 from tests.engine.toolchain import ENGINE, SOURCES
 
@@ -116,18 +119,10 @@ def networks() -> Iterator[Network]:
 
 def count(core: Core, precision: str, scratch: Path) -> tuple[dict[str, float], int, float]:
     """The fitted costs, the engine's bytes of code, and the largest relative error of the fit."""
-    compiler, *flags = core.compiler.split()
-    definitions = [f"-DEDGELSTM_NO_{p.upper()}" for p in PRECISIONS if p not in {precision, _head(precision)}]
-    definitions += ["-DEDGELSTM_TILE=1", "-DEDGELSTM_NO_FUNCTIONS"]
-    if core.memory is not None:
-        definitions.append("-DEDGELSTM_PORTABLE")
-    common = [compiler, *flags, *definitions, "-std=c99", "-ffp-contract=off", f"-I{ENGINE}", f"-I{scratch}"]
-    objects: list[str] = []
-    code = 0
-    for source in SOURCES:
-        objects.append(str(scratch / f"{source.stem}.o"))
-        _run([*common, "-c", str(source), "-o", objects[-1]])
-        code += _code(compiler, objects[-1])
+    compiler = core.compiler.split()[0]
+    # A folder of C for a model whose state is carried has no windows either.
+    common, objects = _compiled(core, precision, scratch, [file for file in SOURCES if file.stem != "window"], tile=1)
+    code = sum(_code(compiler, made) for made in objects)
     rows: list[list[float]] = []
     counted: list[float] = []
     for network in networks():
@@ -143,6 +138,38 @@ def count(core: Core, precision: str, scratch: Path) -> tuple[dict[str, float], 
     costs, *_ = np.linalg.lstsq(np.array(rows) / scale[:, None], np.ones(len(rows)), rcond=None)
     error = float(np.abs(np.array(rows) @ costs / scale - 1).max())
     return dict(zip(("per_step", "per_weight", "per_unit"), costs.tolist(), strict=True)), code, error
+
+
+def count_windows(core: Core, precision: str, scratch: Path, window: Window) -> tuple[Work, float]:
+    """The work of a step of a model, and the instructions of a timestep of a C folder that answers by window."""
+    common, objects = _compiled(core, precision, scratch, SOURCES, c_tile(window))
+    network = next(networks())
+    content = native_step_file(network, precision, None)
+    (scratch / "engine").symlink_to(ENGINE)
+    names = (tuple(f"{stem}{i}" for i in range(n)) for stem, n in (("x", network.features), ("y", network.outputs)))
+    memory = windows_bytes(content, window, tile=c_tile(window))
+    (scratch / "model.h").write_text(header("model", "counted", *names, memory, window))
+    (scratch / "model.c").write_text(model_source(content, "model", window))
+    (scratch / "main.c").write_text(
+        MAIN.replace("x, y)", "x, y, &due)").replace("int main", "static int due;\nint main")
+    )
+    few, many = (_executed(core, common, objects, scratch, 2 * window.timesteps + steps) for steps in (2, 12))
+    return work_of(content), (many - few) / 10
+
+
+def _compiled(
+    core: Core, precision: str, scratch: Path, sources: Sequence[Path], tile: int
+) -> tuple[list[str], list[str]]:
+    """The compiler's command, and the engine's objects."""
+    definitions = [f"-DEDGELSTM_NO_{p.upper()}" for p in PRECISIONS if p not in {precision, _head(precision)}]
+    definitions += [f"-DEDGELSTM_TILE={tile}", "-DEDGELSTM_NO_FUNCTIONS"]
+    if core.memory is not None:
+        definitions.append("-DEDGELSTM_PORTABLE")
+    common = [*core.compiler.split(), *definitions, "-std=c99", "-ffp-contract=off", f"-I{ENGINE}", f"-I{scratch}"]
+    objects = [str(scratch / f"{source.stem}.o") for source in sources]
+    for source, made in zip(sources, objects, strict=True):
+        _run([*common, "-c", str(source), "-o", made])
+    return common, objects
 
 
 def _head(precision: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import pytest
 
 from tests.engine.toolchain import require
 from tests.runtime.mosquitto import free_port
+from tests.waiting import until
 
 
 @dataclass(frozen=True)
@@ -106,11 +106,19 @@ def on_port(
 
 def wait_for(command: Sequence[str], folder: Path, seconds: float = 60) -> None:
     """Until a command succeeds."""
-    end = time.monotonic() + seconds
-    while (done := subprocess.run(command, capture_output=True, text=True)).returncode != 0:
+    said = ""
+
+    def succeeds() -> bool:
+        nonlocal said
+        done = subprocess.run(command, capture_output=True, text=True)
+        said = done.stderr
+        return done.returncode == 0
+
+    try:
+        until(succeeds, " ".join(command), seconds, pause=0.1)
+    except AssertionError as error:
         log = (folder / "log").read_text() if (folder / "log").exists() else ""
-        assert time.monotonic() < end, f"{done.stderr}\n{log[-2000:]}"
-        time.sleep(0.1)
+        raise AssertionError(f"{error}\n{said}\n{log[-2000:]}") from error
 
 
 def require_sshd() -> None:

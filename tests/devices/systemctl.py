@@ -6,6 +6,7 @@ be notified on, keeps a log of what the service says, and stops it with SIGTERM.
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -16,6 +17,8 @@ from pathlib import Path
 HOME = Path(os.environ["HOME"])
 UNITS = HOME / ".config/systemd/user"
 RUNNING = HOME / ".running"
+# Seconds between two looks.
+PAUSE = 0.05
 
 
 def restart(unit: str) -> int:
@@ -32,7 +35,7 @@ def restart(unit: str) -> int:
             return 0
         if supervisor.poll() is not None:
             break
-        time.sleep(0.05)
+        time.sleep(PAUSE)
     print(f"Job for {unit} failed.", file=sys.stderr)
     return 1
 
@@ -44,7 +47,7 @@ def stop(unit: str) -> int:
         try:
             os.kill(int(file.read_text()), signal.SIGTERM)
             while "ENDED" not in log(unit):
-                time.sleep(0.05)
+                time.sleep(PAUSE)
         except ProcessLookupError:
             pass
         file.unlink()
@@ -68,11 +71,11 @@ def supervise(unit: str) -> int:
     address = f"@{unit}-{os.urandom(8).hex()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified, (RUNNING / f"{unit}.log").open("a") as said:
         notified.bind("\0" + address[1:])
-        notified.settimeout(0.05)
+        notified.settimeout(PAUSE)
         environment = {**os.environ, "NOTIFY_SOCKET": address, "WATCHDOG_USEC": "600000"}
         with (RUNNING / f"{unit}.journal").open("a") as journal:
             service = subprocess.Popen(
-                command.split(), env=environment, stdin=subprocess.DEVNULL, stdout=journal, stderr=journal
+                shlex.split(command), env=environment, stdin=subprocess.DEVNULL, stdout=journal, stderr=journal
             )
         signal.signal(signal.SIGTERM, lambda *_: service.terminate())
         while True:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shlex
 import shutil
 import subprocess
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,8 +20,9 @@ from tests.devices.booted import booted_board
 from tests.devices.stand_in import StandIn
 from tests.engine.models import inputs, network
 from tests.engine.toolchain import require
-from tests.runtime.mosquitto import Mosquitto, Peer, until
+from tests.runtime.mosquitto import Mosquitto, Peer
 from tests.toolkit.conftest import call
+from tests.waiting import until
 
 pytestmark = pytest.mark.devices
 NAME = "LSTM 8 32 32 4"
@@ -96,6 +97,12 @@ class Service:
         """All that it has answered, as soon as it is so many lines."""
         until(lambda: len(self._lines()) >= count, f"{count} answers of {self.unit}")
         return np.loadtxt(self._lines(), delimiter=",", ndmin=2)
+
+    def saved(self, bundle: Path) -> int:
+        """Timesteps that its saved state has seen."""
+        stream = load(bundle).stream()
+        stream.restore(base64.b64decode(self.board.ssh(f"base64 {self.state}/stream")))
+        return stream.steps
 
     def _lines(self) -> list[str]:
         return self.board.ssh(f"cat {self.state}/out").splitlines()
@@ -172,7 +179,8 @@ def test_whatever_ends_it_it_goes_on(machine, bundle, wheels):
             hold_open(service, path)
             service.board.ssh(f"cat > {path}", text(xs[20 * i : 20 * i + 20]))
             assert close(service.answers(20 * i + 20), want[: 20 * i + 20]), event
-        time.sleep(1)  # The state is saved behind the answer.
+        for service in services:  # The state is saved behind the answer.
+            until(lambda at=service, all_=20 * i + 20: at.saved(bundle) == all_, f"{service.unit} has saved its state")
         if event == "reboot":
             machine.reboot()
         elif event == "pkill sleep":  # The end of the input.
@@ -191,7 +199,6 @@ def test_what_does_not_start_says_why(service, bundle, wheels):
     path = pipe(service)
     keeping = ("--output", "{state}/out", "--state", "{state}/stream")
     assert service.deploy(bundle, wheels, "--input", path, *keeping).status == 0
-    time.sleep(1.1)
     done = service.deploy(bundle, wheels, "--input", "/nowhere/at/all", *keeping)
     assert done.status == 1
     assert "the service does not start: edgelstm: error: /nowhere/at/all: cannot be opened" in done.out
@@ -204,7 +211,6 @@ def test_what_does_not_start_says_why(service, bundle, wheels):
 def test_services_come_and_go(service, bundle, wheels):
     path = pipe(service)
     assert service.deploy(bundle, wheels, "--input", path, "--output", "{state}/out").status == 0
-    time.sleep(1.1)
     alone = call("deploy", bundle, *service.where, "--wheels", wheels)
     assert alone.status == 0, alone.out
     assert [service.shown(name) for name in ("ActiveState", "UnitFileState")] == ["inactive", "disabled"]
@@ -245,6 +251,8 @@ def test_it_reads_a_serial_port(service, machine, bundle, wheels):
             sender.stdin.flush()
             assert close(service.answers(20), load(bundle).stream().run(xs))
         finally:
+            # Or it would take the next port of that name, which it opens for itself alone.
+            service.board.ssh(f"systemctl stop {service.unit}")
             sender.kill()
 
 

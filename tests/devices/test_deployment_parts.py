@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
+import tempfile
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
 from edgelstm.devices import unit as units
-from edgelstm.devices.board import BoardError, Facts
+from edgelstm.devices.agent.messages import Facts
+from edgelstm.devices.board import BoardError
 from edgelstm.devices.deploy import Deployment, choose_wheels, devices_in
+from edgelstm.runtime import InputError
 
 from tests.engine.toolchain import require
 
+deploys = importlib.import_module("edgelstm.devices.deploy")  # Whose name the function has, too.
 OURS = [f"edgelstm-0.1.0-cp311-abi3-{platform}.whl" for platform in ("manylinux_2_27_aarch64", "linux_armv6l")]
 PURE = ["paho_mqtt-2.1.0-py3-none-any.whl", "pyserial-3.5-py2.py3-none-any.whl"]
 NOTHING = dict.fromkeys(("numpy", "ai-edge-litert", "tflite-runtime", "onnxruntime", "paho-mqtt", "pyserial"))
@@ -82,6 +88,81 @@ def test_what_to_do_where_one_is_lacking(there, backend, arguments, words, tmp_p
 
 def test_a_port_is_opened_to_the_service():
     assert devices_in(["--input=/dev/ttyUSB0", "--baud", "9600", "/dev/x"]) == ["/dev/ttyUSB0", "/dev/x"]
+    # Topics are called what they like.
+    named = ["--publish", "/dev/room/1", "--subs=/dev/a", "--status", "/dev/b", "--input", "/dev/c"]
+    assert devices_in(named) == ["/dev/c"]
+
+
+NASTY = [
+    "a b",
+    "50%h",
+    'a"b',
+    "it's",
+    "back\\slash",
+    "$HOME ${HOME}",
+    "é",
+    "%%",
+    "a\nExecStartPre=/bin/touch x",
+    "a\tb",
+]
+
+
+@pytest.mark.parametrize("name", NASTY)
+def test_systemd_reads_what_was_meant(name):
+    """systemd itself says what it makes of a unit, as the manager of a user who is not root."""
+    require("systemd-analyze", "setpriv")
+    with tempfile.TemporaryDirectory() as folder:
+        base, text = Path(folder, name), Path(folder, "units/x.service")
+        start = base / "versions/v1/start"
+        start.parent.mkdir(parents=True)
+        start.write_text("#!/bin/sh\n")
+        text.parent.mkdir()
+        text.write_text(units.unit("x", str(base), False, version="v1"))
+        done = subprocess.run(["systemd-analyze", "verify", "--man=no", text], capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "")
+        dump = _dumped(Path(folder))
+    assert [line for line in dump if line.startswith("-> Exec")] == ["-> ExecStart:"]
+    assert units.unfit(name) == any(ord(c) < 32 for c in name)
+    if not units.unfit(name):  # Others are refused before.
+        (command,) = (line for line in dump if line.startswith("Command Line: "))
+        # As a shell takes it; $$ is systemd's $.
+        shell = ["sh", "-c", f"printf '%s\\n' {command.removeprefix('Command Line: ')}"]
+        words = subprocess.run(shell, capture_output=True, text=True, check=True).stdout.splitlines()
+        assert [word.replace("$$", "$") for word in words] == ["/bin/sh", str(start)]
+        assert f"ReadWritePaths: {base}/state" in dump
+
+
+def _dumped(folder: Path) -> list[str]:
+    """What systemd's test mode prints of the unit `x.service` in a folder's `units`."""
+    (folder / "run").mkdir()
+    for path, mode in ((folder, 0o755), (folder / "run", 0o777)):
+        path.chmod(mode)
+    own = {"PATH": os.environ["PATH"], "HOME": "/", "SYSTEMD_LOG_TARGET": "console"}
+    own |= {"SYSTEMD_UNIT_PATH": f"{folder}/units:", "XDG_RUNTIME_DIR": f"{folder}/run"}
+    command = ["/lib/systemd/systemd", "--user", "--test", "--unit=x.service"]
+    if os.geteuid() == 0:
+        command = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *command]
+    done = subprocess.run(command, capture_output=True, text=True, env=own, timeout=60)
+    lines = [line.strip() for line in (done.stdout + done.stderr).splitlines()]
+    if "-> Unit x.service:" not in lines:
+        pytest.skip(f"systemd does not run here: {lines[-1:]}")
+    rest = lines[lines.index("-> Unit x.service:") + 1 :]
+    return list(takewhile(lambda line: not line.startswith("-> Unit "), rest))
+
+
+def test_what_systemd_could_not_read_is_refused(tmp_path):
+    bundle = tmp_path / "pump.edge"
+    there = facts(numpy="1.24")
+    for system, arguments in (
+        (False, ("--input", "/dev/ttyUSB0\nDeviceAllow=/dev/mem")),
+        (True, ("--credentials", "/etc/a\nExecStartPre=/bin/x")),
+        (True, ("--credentials=/etc/back\\",)),
+    ):
+        deployment = Deployment(bundle, tmp_path, arguments, "pump", system=system)
+        with pytest.raises(InputError, match="a service cannot be given a path with such characters"):
+            deploys._texts(deployment, there, [], "v1")
+    text = units.unit("pump", "/opt/edgelstm/pump", True, secrets={"credentials": "/etc/100% a\nExecStart=/bin/x"})
+    assert "LoadCredential=credentials:/etc/100%% a?ExecStart=/bin/x\n" in text
 
 
 def test_secrets_are_handed_over_by_systemd():

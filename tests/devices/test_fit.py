@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from edgelstm.devices import find_profile, fit, profiles
 from edgelstm.devices.estimate import cost, work_of
-from edgelstm.export import export
+from edgelstm.export import export, export_c
 from edgelstm.export.to_native import native_step_file
 from edgelstm.runtime import Bundle
 from edgelstm.runtime.network import LSTM, Dense, Network
+from edgelstm.runtime.streaming import Window
 
 from tests.engine.models import network
 from tests.engine.toolchain import require
@@ -61,6 +63,7 @@ def test_bytes_are_those_of_the_files(path):
         assert each.state == 4 * 4 * 32  # h and c of two layers of 32, float32.
 
 
+@pytest.mark.slow
 def test_a_model_that_is_too_large_for_a_device_says_by_how_much(tmp_path):
     rng = np.random.default_rng(0)
     weights = [rng.normal(0, 0.05, shape).astype(np.float32) for shape in ((8, 1024), (256, 1024), (1024,))]
@@ -81,6 +84,32 @@ def test_an_estimate_says_what_it_rests_on(path):
     assert each.basis.startswith("estimate: instructions counted for cortex-m4f (arm-none-eabi-gcc")
     assert "168 MHz" in each.basis
     assert of(path, "esp32")["c float32"].microseconds is None
+
+
+def test_by_window_a_stream_is_a_state_for_each_in_flight(tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name: None)  # No compiler: what is compiled is another test's.
+    made = export(network("LSTM 8 32 32 4"), tmp_path / "w.edge", ["native"], window=30, hop=4)
+    carried = export(network("LSTM 8 32 32 4"), tmp_path / "c.edge", ["native"])
+    by_window, alone = of(made.path, "stm32f4")["c float32"], of(carried.path, "stm32f4")["c float32"]
+    assert by_window.state == 8 * alone.state == 8 * 4 * 4 * 32
+    assert by_window.instructions == 8 * alone.instructions
+    assert "for each of the 8 windows in flight" in by_window.basis
+    built = export_c(network("LSTM 8 32 32 4"), tmp_path / "folder", window=30, hop=4)
+    assert of(made.path, "raspberry-pi-4b-64")["c float32"].ram == built.state
+    large = export(network("LSTM 8 32 32 4"), tmp_path / "l.edge", ["native"], window=1000)
+    assert "bytes of RAM with its stack, of 196,608" in of(large.path, "stm32f4")["c float32"].problem
+
+
+@pytest.mark.slow
+def test_windows_in_flight_take_no_more_than_is_said(tmp_path):
+    require("aarch64-linux-gnu-gcc", "qemu-aarch64")
+    from tests.devices.count_instructions import CORES, count_windows, make_plugin
+
+    make_plugin(tmp_path)
+    of_one, counted = count_windows(CORES["cortex-a53"], "float32", tmp_path, Window(30))
+    table = cost("cortex-a53", "float32")
+    assert table is not None
+    assert 0.85 <= counted / (30 * table.instructions(of_one)) <= 1.02
 
 
 @pytest.mark.slow

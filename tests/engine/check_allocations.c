@@ -1,5 +1,5 @@
 /* check_allocations MODEL.elm …: every allocation of the process is counted (glibc), and a million steps, runs and
- * fleet steps after the first must add none; neither may opening or making states. */
+ * fleet steps after the first, and windows in flight, must add none; neither may opening or making states. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -42,6 +42,10 @@ int main(int count, char **arguments) {
         const size_t size = opened ? fread(file, 1, sizeof file, opened) : 0;
         edgelstm_model model;
         edgelstm_state *state;
+        edgelstm_windows *windows;
+        unsigned char due[50];
+        size_t answers;
+        int answered;
         if (opened) fclose(opened);
         const unsigned long before = allocations;
         if (edgelstm_open(&model, file, size) || edgelstm_features(&model) > 64 || edgelstm_outputs(&model) > 64) return 2;
@@ -50,6 +54,10 @@ int main(int count, char **arguments) {
         for (size_t t = 0; t < 800000; t++) edgelstm_step(&model, state, xs + t % 50, ys);
         for (size_t t = 0; t < 100000; t += 10) edgelstm_run(&model, state, xs, 10, ys);
         for (size_t t = 0; t < 100000; t += 50) edgelstm_fleet_step(&model, state, NULL, 50, xs, ys);
+        if (edgelstm_windows_init(&model, memory, sizeof memory, 50, 8, 3, 0, &windows)) return 2;
+        for (size_t t = 0; t < 50000; t++) edgelstm_windows_step(&model, windows, xs + t % 50, ys, &answered);
+        for (size_t t = 0; t < 1000; t++) edgelstm_windows_run(&model, windows, xs, 10, ys, 10, &answers);
+        for (size_t t = 0; t < 1000; t++) edgelstm_windows_fleet_step(&model, windows, NULL, 50, xs, ys, due);
         if (allocations != before) {
             printf("%s: %lu allocations\n", arguments[i], allocations - before);
             return 1;

@@ -4,32 +4,13 @@
  *
  * GOLDEN.bin: uint32 timesteps, features, outputs; then inputs and expected outputs, float32, row by row. */
 #include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
-#include "edgelstm.h"
+#include "check.h"
 
 #define STREAMS 101 /* More than two tiles, and a rest. */
 
-static const char *const kernels[] = {"avx512", "avx2", "neondot", "neon", "portable"};
-
-static void *aligned(size_t size) {
-    void *memory = NULL; /* No byte more than asked for, so that AddressSanitizer sees one too many. */
-    if (posix_memalign(&memory, EDGELSTM_ALIGNMENT, size)) exit(2);
-    return memory;
-}
-
-static unsigned char *read_file(const char *path, size_t *size) {
-    FILE *file = fopen(path, "rb");
-    if (file == NULL || fseek(file, 0, SEEK_END)) exit(2);
-    *size = (size_t)ftell(file);
-    rewind(file);
-    unsigned char *bytes = aligned(*size);
-    if (fread(bytes, 1, *size, file) != *size) exit(2);
-    fclose(file);
-    return bytes;
-}
+static const char *const kernels[] = KERNELS;
 
 static edgelstm_state *new_state(const edgelstm_model *model, size_t streams) {
     const size_t size = edgelstm_state_size(model, streams);
@@ -125,7 +106,7 @@ int main(int count, char **arguments) {
     edgelstm_model model;
     int status = 0;
     if (count < 4) return 2;
-    const unsigned char *file = read_file(arguments[1], &size), *golden = read_file(arguments[2], &golden_size);
+    const unsigned char *file = read_file(arguments[1], &size, 0), *golden = read_file(arguments[2], &golden_size, 0);
     memcpy(shape, golden, sizeof shape);
     float *xs = aligned(4 * (size_t)shape[0] * shape[1]), *want = aligned(4 * (size_t)shape[0] * shape[2]);
     memcpy(xs, golden + 12, 4 * (size_t)shape[0] * shape[1]);

@@ -40,6 +40,7 @@ def network(name: str) -> Network:
         return read_keras(zoo_model(name))
     import keras
 
+    keras.utils.set_random_seed(2024)
     kind, units, features, outputs = SHAPES[SHAPE_NAMES.index(name)]
     layers = [getattr(keras.layers, kind)(n, return_sequences=True) for n in units]
     model = keras.Sequential([keras.Input((None, features)), *layers, keras.layers.Dense(outputs)])

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import astuple, dataclass
+from itertools import product
 from pathlib import Path
 
 import pytest
 
-from tests.engine.models import precisions, write
+from tests.engine.models import LEAST, precisions, write
 from tests.engine.toolchain import ENGINE, HERE, STRICT, compile_engine, link, require, run
 
 # Emulated, a step takes a hundred times as long: shapes that fill no block, and every kind of layer.
@@ -44,14 +45,20 @@ def test_another_processor(name, tmp_path):
     target = TARGETS[name]
     require(target.compiler, target.emulator[0])
     objects = compile_engine(tmp_path / "engine", target.compiler, "-O2", "-static")
-    check_model, check_errors = (
+    check_model, check_windows, check_errors, check_denormals = (
         link(tmp_path / check, target.compiler, HERE / f"{check}.c", objects, "-O2", "-static")
-        for check in ("check_model", "check_errors")
+        for check in ("check_model", "check_windows", "check_errors", "check_denormals")
     )
     for model in MODELS:
         for precision in precisions(model):
             printed = run(*target.emulator, check_model, *write(tmp_path, model, precision, STEPS), target.kernel)
             assert printed.startswith(f"{target.kernel} ")
+    for model in ("masking", "GRU 9 33 16 20"):
+        for precision in precisions(model):
+            assert run(*target.emulator, check_windows, *write(tmp_path, model, precision, 40)[:2], target.kernel)
+    for model, precision in product(("tutorial_stacked", "gru_reset_before", "activations_of_lstms"), LEAST):
+        file = write(tmp_path, model, precision, 10)[0]
+        assert run(*target.emulator, check_denormals, "--unmeasured", file, target.kernel) == f"{target.kernel}\n"
     files = [write(tmp_path, model, "int8", 10)[0] for model in ("tutorial_stacked", "tutorial_last")]
     assert run(*target.emulator, check_errors, *files) == "0 failures\n"
 

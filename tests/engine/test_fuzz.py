@@ -1,4 +1,4 @@
-"""The file reader against any bytes: libFuzzer with AddressSanitizer, from real files.
+"""The engine against any bytes: libFuzzer with AddressSanitizer and UndefinedBehaviorSanitizer, from real files.
 
 `make fuzz` runs it for ten minutes; EDGELSTM_FUZZ_SECONDS sets another time.
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.engine.models import elm, precisions
-from tests.engine.toolchain import HERE, SOURCES, language, require
+from tests.engine.toolchain import HERE, SOURCES, compile_engine, language, require
 
 SECONDS = int(os.environ.get("EDGELSTM_FUZZ_SECONDS", "20"))
 SEEDS = ["tutorial_last", "tutorial_stacked", "gru", "gru_reset_before", "simple_rnn", "masking", "activation_layers",
@@ -30,8 +30,16 @@ def test_no_bytes_make_it_read_or_write_out_of_bounds(tmp_path):
         for precision in precisions(name):
             (seeds / f"{name}.{precision}").write_bytes(elm(name, precision))
     program = tmp_path / "fuzz_file"
-    flags = [*language("clang"), "-D_GNU_SOURCE", "-O1", "-g1", "-fsanitize=fuzzer,address"]
-    command = ["clang", *flags, f"-I{SOURCES[0].parent}", HERE / "fuzz_file.c", *SOURCES, "-o", program, "-lm"]
+    check = ["-D_GNU_SOURCE", "-O1", "-g1", "-fno-sanitize-recover=all"]
+    kernels = [source for source in SOURCES if source.stem.startswith("kernel_")]
+    others = [source for source in SOURCES if source not in kernels]
+    # In the kernels' long straight lines, every check there is would take minutes to compile, and finds what these do.
+    arithmetic = "-fsanitize=address,signed-integer-overflow,float-cast-overflow,shift"
+    objects = compile_engine(tmp_path / "kernels", "clang", *check, arithmetic, sources=kernels)
+    everything = "-fsanitize=fuzzer-no-link,address,undefined,float-cast-overflow"
+    objects += compile_engine(tmp_path / "others", "clang", *check, everything, sources=others)
+    link = ["-fsanitize=fuzzer,address,undefined", f"-I{SOURCES[0].parent}", HERE / "fuzz_file.c", *objects]
+    command = ["clang", *language("clang"), *check, *link, "-o", program, "-lm"]
     done = subprocess.run([*map(str, command)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     arguments = [f"-max_total_time={SECONDS}", "-seed=1", "-rss_limit_mb=4096", "-timeout=20", "-print_final_stats=1"]

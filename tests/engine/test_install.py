@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
 import pytest
 
 from tests.engine.models import write
 from tests.engine.toolchain import ENGINE, require, run
+from tests.rooms.test_readme import blocks
+from tests.wheel import build_sdist, build_wheel
 
 pytestmark = pytest.mark.slow
 CMAKE = """cmake_minimum_required(VERSION 3.16)
@@ -20,7 +28,8 @@ target_link_libraries(user PRIVATE edgelstm::edgelstm)
 def installed(request, tmp_path_factory):
     require("cmake", "cc")
     folder = tmp_path_factory.mktemp(request.param)
-    shared = "ON" if request.param == "shared" else "OFF"
+    shared = request.param == "shared"
+    flags = "-Werror -DEDGELSTM_PORTABLE" if shared else "-Werror"  # One of them with every kernel is enough.
     prefix = f"-DCMAKE_INSTALL_PREFIX={folder / 'prefix'}"
     run(
         "cmake",
@@ -29,8 +38,8 @@ def installed(request, tmp_path_factory):
         "-B",
         folder / "build",
         prefix,
-        f"-DBUILD_SHARED_LIBS={shared}",
-        "-DCMAKE_C_FLAGS=-Werror",
+        f"-DBUILD_SHARED_LIBS={'ON' if shared else 'OFF'}",
+        f"-DCMAKE_C_FLAGS={flags}",
     )
     run("cmake", "--build", folder / "build", "--parallel", 2)
     run("cmake", "--install", folder / "build")
@@ -57,3 +66,33 @@ def test_the_benchmark_measures(installed, tmp_path):
     lines = run(installed / "build" / "edgelstm_bench", "--json", *models).splitlines()
     assert len(lines) == 2
     assert all('"bandwidth": ' in line for line in lines)
+
+
+def test_the_readme_builds_it_from_an_installed_package(tmp_path):
+    require("cmake", "cc")
+    site, project = tmp_path / "site", tmp_path / "app"
+    # The module needs no compiler here: it is the sources in the wheel that are built.
+    zipfile.ZipFile(build_wheel(tmp_path, compiler="false")).extractall(site)
+    engine = site / "edgelstm" / "runtime" / "engine"
+    project.mkdir()
+    (code,) = (block for block in blocks("sh") if "/engine" in block)
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    quickly = {"CMAKE_BUILD_TYPE": "Debug", "CMAKE_BUILD_PARALLEL_LEVEL": "2", "CFLAGS": "-DEDGELSTM_PORTABLE"}
+    run("sh", "-ec", f"cd {project}\n{code}", HOME=str(tmp_path), PYTHONPATH=str(site), PATH=path, **quickly)
+    # It was built from the package, not from the clone beside it.
+    assert f"={engine}\n" in (project / "build" / "CMakeCache.txt").read_text()
+    (snippet,) = blocks("cmake")
+    head = "cmake_minimum_required(VERSION 3.16)\nproject(user LANGUAGES C)\n"
+    (project / "CMakeLists.txt").write_text(f"{head}add_executable(app {engine / 'example.c'})\n{snippet}")
+    run("cmake", "-S", project, "-B", project / "out", f"-DCMAKE_PREFIX_PATH={tmp_path / '.local'}")
+    run("cmake", "--build", project / "out")
+    assert ": " in run(project / "out" / "app", write(tmp_path, "tutorial_last", "float32", 10)[0])
+
+
+def test_an_sdist_has_the_whole_engine(tmp_path):
+    with tarfile.open(build_sdist(tmp_path)) as sdist:
+        sdist.extractall(tmp_path, filter="data")
+    (engine,) = tmp_path.glob("edgelstm-*/runtime/engine")
+    assert {path.name: path.read_bytes() for path in engine.iterdir()} == {
+        path.name: path.read_bytes() for path in ENGINE.iterdir()
+    }

@@ -16,8 +16,8 @@ from tests.zoo import ZOO
 
 _native = pytest.importorskip("edgelstm.runtime._native")
 # Keras takes most of the time: every eighth model goes the whole way.
-STEPS = {name: 20_000 if i % 8 else 100_000 for i, name in enumerate(NAMES)}
-FEWER = 10_000
+STEPS = {name: 10_000 if i % 8 else 50_000 for i, name in enumerate(NAMES)}
+FEWER = 5_000
 measured: dict[tuple[str, str], float] = {}
 
 

@@ -13,6 +13,7 @@ from tests.export.interpreters import snr_db
 
 FOLDER = Path(__file__).parent / "keras2"
 FILES = sorted(path.name for path in FOLDER.glob("*.*") if path.with_suffix(".npz").exists() and path.suffix != ".npz")
+FEW = ("lstm_hard_sigmoid.keras", "adapted_normalization.h5", "mixed_float16.h5")
 
 
 def recorded(name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -20,7 +21,7 @@ def recorded(name: str) -> tuple[np.ndarray, np.ndarray]:
         return arrays["x"], arrays["y"]
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=() if name in FEW else pytest.mark.slow) for name in FILES])
 def test_steps_give_what_keras_2_gave(name):
     network = read_keras(FOLDER / name)
     x, want = recorded(name)
@@ -35,6 +36,7 @@ def test_there_are_files_of_both_kinds():
     assert {Path(name).suffix for name in FILES} == {".h5", ".keras"}
 
 
+@pytest.mark.slow
 def test_to_a_stream(tmp_path):
     """Keras 2's hard_sigmoid is another function than Keras 3's, and the difference would be silent."""
     name = "lstm_hard_sigmoid.h5"

@@ -28,6 +28,13 @@ from .test_tflite import CASES, keras_function
 from .tf2onnx_reference import tf2onnx_sequences
 
 RNG = np.random.default_rng(11)
+_FIRST = RNG.bit_generator.state
+
+
+@pytest.fixture(autouse=True)
+def numbers_from_the_first_on():
+    """Whatever ran before: a test alone and a test among all have the same weights."""
+    RNG.bit_generator.state = _FIRST
 
 
 def session(content: bytes):
@@ -288,22 +295,24 @@ def test_wide_lstm_layers_as_onnxruntime_quantises_them(tmp_path):
 
     network = wide_network()
     (tmp_path / "float.onnx").write_bytes(onnx_step_graph(network, "float32", {}))
-    quantize_dynamic(
-        tmp_path / "float.onnx",
-        tmp_path / "int8.onnx",
-        op_types_to_quantize=["LSTM"],
-        per_channel=True,
-        weight_type=QuantType.QInt8,
-    )
     content = onnx_step_graph(network, "dynamic", {})
     kinds = [node.op_type for node in onnx.load_from_string(content).graph.node]
     assert "DynamicQuantizeLSTM" in kinds
     xs = normal(200, 7, scale=2.0)
     want = exact(network, xs)
-    ours, theirs = steps(content, xs), steps((tmp_path / "int8.onnx").read_bytes(), xs)
-    assert snr_db(ours, want) >= TOLERANCES["dynamic"]
-    # Theirs are signed weights, whose sums saturate on processors without VNNI: 18.7 dB there.
-    assert snr_db(ours, want) >= snr_db(theirs, want) - 3
+    theirs = []
+    for seven_bits in (False, True):  # Where a processor has no VNNI, its sums of eight bits saturate.
+        quantize_dynamic(
+            tmp_path / "float.onnx",
+            tmp_path / "int8.onnx",
+            op_types_to_quantize=["LSTM"],
+            per_channel=True,
+            reduce_range=seven_bits,
+            weight_type=QuantType.QInt8,
+        )
+        theirs.append(snr_db(steps((tmp_path / "int8.onnx").read_bytes(), xs), want))
+    assert max(theirs) >= TOLERANCES["dynamic"]
+    assert snr_db(steps(content, xs), want) >= max(theirs) - 3
 
 
 def test_int8_products_are_exact():

@@ -13,7 +13,7 @@ from edgelstm.export.to_native import native_step_file
 from edgelstm.runtime import InputError, UnsupportedModelError
 
 from tests.export.interpreters import snr_db
-from tests.zoo import REFUSED, ZOO, zoo_inputs, zoo_model
+from tests.zoo import FEW, ZOO, zoo_inputs, zoo_model, zoo_names
 
 # In half precision Keras's own outputs are coarse.
 LEAST_SNR = {"mixed_float16": 35}
@@ -38,11 +38,11 @@ def outputs_of_keras(model, x: np.ndarray) -> np.ndarray:
     return np.atleast_2d(np.array(y)[0])
 
 
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("name", zoo_names())
 def test_steps_follow_the_whole_model(name):
     model, network = zoo_model(name), read_keras(zoo_model(name))
     fixed = model.inputs[0].shape[1]
-    lengths = (1, 2, 3, 8, 21) if fixed is None else [fixed] * (2 if fixed > 10 else 5)
+    lengths = (1, 2, 21) if fixed is None else [fixed] * (2 if fixed > 10 else 5)
     wanted, found = [], []
     for seed, length in enumerate(lengths):
         x = zoo_inputs(name, length, seed)
@@ -57,8 +57,15 @@ def test_steps_follow_the_whole_model(name):
     assert snr_db(np.concatenate(found), np.concatenate(wanted)) >= LEAST_SNR.get(name, 100)
 
 
-@pytest.mark.parametrize("suffix", [".keras", ".h5"])
-@pytest.mark.parametrize("name", ZOO)
+# Those that are built in every way there is; what is in their layers is written in one way.
+IN_H5 = ("tutorial_deep", "functional", "nested", "stateful", "normalization")
+FILES = [
+    *(pytest.param(name, ".keras", marks=() if name in (*FEW, *IN_H5) else pytest.mark.slow) for name in ZOO),
+    *(pytest.param(name, ".h5", marks=() if name in IN_H5 else pytest.mark.slow) for name in ZOO),
+]
+
+
+@pytest.mark.parametrize(("name", "suffix"), FILES)
 def test_files_give_the_same_network(name, suffix, tmp_path):
     path = tmp_path / f"model{suffix}"
     zoo_model(name).save(path)
@@ -67,22 +74,14 @@ def test_files_give_the_same_network(name, suffix, tmp_path):
     assert read_keras(path).name == "model"
 
 
-@pytest.mark.parametrize("name", REFUSED)
-def test_refusals_name_the_layer_the_reason_and_the_remedy(name):
-    build, words = REFUSED[name]
-    with pytest.raises(UnsupportedModelError) as raised:
-        read_keras(build())
-    for word in words:
-        assert word in str(raised.value)
-
-
 def test_the_reference_gives_every_prefix():
     """Also of a model that gives its last output only, over more timesteps than it was built for."""
     name = "tutorial_stacked"
-    xs = zoo_inputs(name, 40, 9)
+    xs = zoo_inputs(name, 14, 9)
     ys = read_keras(zoo_model(name)).reference(xs)
     import keras
 
+    keras.utils.set_random_seed(0)
     free = keras.Sequential([keras.Input((None, 1)), *map(type_and_config, zoo_model(name).layers)])
     free.set_weights(zoo_model(name).get_weights())
     want = np.concatenate([outputs_of_keras(free, xs[: t + 1]) for t in range(len(xs))])
@@ -104,6 +103,7 @@ def test_names_of_states_are_identifiers_and_differ():
 def test_activations_with_parameters_of_their_own():
     import keras
 
+    keras.utils.set_random_seed(0)
     partial = functools.partial(keras.activations.leaky_relu, negative_slope=0.35)
     model = keras.Sequential(
         [keras.Input((None, 2)), keras.layers.LSTM(4, activation=partial), keras.layers.Dense(3, partial)]
@@ -211,6 +211,7 @@ def test_a_custom_layer_in_a_file_is_named(tmp_path):
 def test_a_lambda_in_a_file_is_not_run(tmp_path):
     import keras
 
+    keras.utils.set_random_seed(0)
     path = tmp_path / "model.keras"
     keras.Sequential([keras.Input((None, 3)), keras.layers.Lambda(lambda x: x), keras.layers.LSTM(2)]).save(path)
     with pytest.raises(UnsupportedModelError, match="Lambda"):
@@ -220,6 +221,7 @@ def test_a_lambda_in_a_file_is_not_run(tmp_path):
 def test_weights_that_are_not_finite(tmp_path):
     import keras
 
+    keras.utils.set_random_seed(0)
     model = keras.Sequential([keras.Input((None, 3)), keras.layers.LSTM(2, name="broken")])
     weights = model.get_weights()
     weights[0][0, 0] = np.nan
@@ -231,6 +233,7 @@ def test_weights_that_are_not_finite(tmp_path):
 def test_a_name_that_tensorflow_does_not_take(tmp_path):
     import keras
 
+    keras.utils.set_random_seed(0)
     model = keras.Sequential([keras.Input((None, 3)), keras.layers.LSTM(2, name="Größe 1")])
     with pytest.raises(UnsupportedModelError, match=r"Größe 1.*another name"):
         read_keras(model)

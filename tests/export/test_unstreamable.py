@@ -22,7 +22,7 @@ def test_bidirectional_as_a_sequence_graph(tmp_path, stateful):
     with pytest.raises(UnsupportedModelError, match=r"Bidirectional.*sequence"):
         export(model, tmp_path / "x.edge")
     bundle = export(model, tmp_path / "x.edge", graphs=["sequence"])
-    assert not bundle.manifest.streamable
+    assert bundle.manifest.streaming is None
     assert {a.format for a in bundle.manifest.artifacts} == {"tflite", "onnx"}
     with pytest.raises(BundleError, match="cannot be streamed"):
         load(bundle.path)

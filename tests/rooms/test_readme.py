@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from edgelstm.runtime.parity import TOLERANCES
 from edgelstm.toolkit.cli import COMMANDS
 
 from tests.export.interpreters import snr_db
+from tests.javascript import run_javascript
 from tests.toolkit.conftest import call
 
 ROOT = Path(__file__).parents[2]
@@ -26,11 +28,10 @@ def model():
 
     from tests.zoo import with_large_weights
 
+    keras.utils.set_random_seed(2024)
     layers = keras.layers
-    made = keras.Sequential(
-        [keras.Input((None, FEATURES)), layers.LSTM(32, return_sequences=True, name="lstm"), layers.Dense(4)]
-    )
-    return with_large_weights(made)
+    stack = [layers.LSTM(32, return_sequences=True), layers.LSTM(32, return_sequences=True), layers.Dense(4)]
+    return with_large_weights(keras.Sequential([keras.Input((None, FEATURES)), *stack]))
 
 
 @pytest.fixture
@@ -68,7 +69,9 @@ def test_fleets(place, model):
     assert names["fleet"].steps(3) == 0
 
 
-@pytest.mark.parametrize("precision", ["float32", "int8", "int16x8"])
+@pytest.mark.parametrize(
+    "precision", ["float32", *(pytest.param(p, marks=pytest.mark.slow) for p in ("int8", "int16x8"))]
+)
 def test_litert_alone(place, model, precision):
     (code,) = (block for block in blocks("python") if "ai_edge_litert" in block)
     rng = np.random.default_rng(1)
@@ -89,6 +92,24 @@ def test_onnxruntime_alone(place, model):
     answers: list[np.ndarray] = []
     exec(code.replace("model.float32.onnx", "folder/model.float32.onnx"), {"timesteps": xs, "print": answers.append})
     assert snr_db(np.array(answers), np.array(model(xs[None]))[0]) >= 100
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["float32", "dynamic"])
+def test_javascript(place, model, precision):
+    (code,) = blocks("js")
+    assert call("export", "pump.keras", "-o", "folder", "--format", "onnx", "--precision", precision).status == 0
+    xs = np.random.default_rng(1).standard_normal((STEPS, FEATURES)).astype(np.float32)
+    code = code.replace("model.float32.onnx", f"folder/model.{precision}.onnx")
+    program = f"""const ort = require("onnxruntime-web");
+    (async () => {{
+      {code}
+      const answers = [];
+      for (const x of {json.dumps(xs.tolist())}) answers.push(Array.from(await step(Float32Array.from(x))));
+      console.log(JSON.stringify(answers));
+    }})();"""
+    answers = json.loads(run_javascript(program, place))
+    assert snr_db(np.array(answers), np.array(model(xs[None]))[0]) >= TOLERANCES[precision]
 
 
 def test_every_option_that_it_names_exists():

@@ -8,9 +8,14 @@ import numpy as np
 import pytest
 from edgelstm.export.to_native import native_step_file
 from edgelstm.export.to_tflite.graph import tflite_step_graph
-from edgelstm.runtime.bundle import Artifact, File, Golden, Manifest, write_bundle
+from edgelstm.runtime import Golden, Manifest, Streaming
+from edgelstm.runtime.bundle import write_bundle
+from edgelstm.runtime.manifest import Artifact, File
 from edgelstm.runtime.network import LSTM, Dense, Network
 from edgelstm.runtime.parity import Parity
+
+from tests.runtime.scripted_broker import ScriptedBroker
+from tests.runtime.served import Served
 
 FEATURES, UNITS, OUTPUTS = 3, 5, 2
 
@@ -64,7 +69,7 @@ def parts(network, weights, xs) -> tuple[Manifest, dict[str, bytes]]:
         "name": "small",
         "features": ["a", "b", "c"],
         "outputs": ["u", "v"],
-        "window": 4,
+        "streaming": {"mode": "carry", "window": 4},
         "precision": "float32",
         "graph": "step",
     }
@@ -75,26 +80,25 @@ def parts(network, weights, xs) -> tuple[Manifest, dict[str, bytes]]:
         "model.float32.elm": native_step_file(network, "float32", description),
         "golden.npz": Golden(xs, outputs.astype(np.float32), starts).to_bytes(),
     }
-    tflite = File.of("model.float32.tflite", files["model.float32.tflite"])
     manifest = Manifest(
         "small",
         ("a", "b", "c"),
         ("u", "v"),
-        True,
-        4,
+        Streaming("carry", 4),
         ("lstm: LSTM 3 → 5", "dense: Dense 5 → 2"),
         network.parameters,
-        (
+        tuple(
             Artifact(
-                **vars(tflite),
-                format="tflite",
+                **vars(File.of(file, files[file])),
+                format=format_,
                 graph="step",
                 precision="float32",
                 parity=Parity(0.0, 0.0, 200.0, 300),
                 min_snr_db=100.0,
-            ),
+                min_output_snr_db=80.0,
+            )
+            for format_, file in (("tflite", "model.float32.tflite"), ("native", "model.float32.elm"))
         ),
-        File.of("model.float32.elm", files["model.float32.elm"]),
         File.of("golden.npz", files["golden.npz"]),
     )
     return manifest, files
@@ -128,3 +132,26 @@ def edited(parts, tmp_path):
         return path
 
     return write
+
+
+@pytest.fixture
+def broker():
+    made = ScriptedBroker()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def start(bundle, broker, tmp_path):
+    """Start the service, on the same state each time, and take its connection."""
+    running: list[Served] = []
+
+    def run(*options: object, session_present: bool = False) -> Served:
+        served = Served(bundle, broker.url, "--state", tmp_path / "states", *options, ready=False)
+        running.append(served)
+        broker.accept(session_present)
+        return served
+
+    yield run
+    for served in running:
+        served.kill()

@@ -5,13 +5,13 @@ from __future__ import annotations
 import signal
 import socket
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import paho.mqtt.client as mqtt
 
 from tests.engine.toolchain import find
+from tests.waiting import until
 
 # Nothing is dropped while a reader is away, all is kept over a restart, and small packets do not wait.
 SETTINGS = "persistence true\nmax_queued_messages 0\nset_tcp_nodelay true\n"
@@ -99,10 +99,3 @@ class Peer:
     def close(self) -> None:
         self.client.disconnect()
         self.client.loop_stop()
-
-
-def until(condition: Callable[[], object], what: str, seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        time.sleep(0.005)

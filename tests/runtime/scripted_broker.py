@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import struct
 from dataclasses import dataclass
 
+import numpy as np
+
+TOPIC = "plant/7/in"
 _CONNECT, _CONNACK, _PUBLISH, _PUBACK, _SUBSCRIBE, _SUBACK, _PING, _PONG = 1, 2, 3, 4, 8, 9, 12, 13
 
 
@@ -82,7 +86,8 @@ class ScriptedBroker:
         assert self._connection is not None
         self._connection.settimeout(seconds)
         try:
-            return not self._connection.recv(1, socket.MSG_PEEK)
+            assert self._connection.recv(1, socket.MSG_PEEK), "the client has gone"
+            return False
         except TimeoutError:
             return True
         finally:
@@ -117,3 +122,35 @@ class ScriptedBroker:
             assert more, "the client has gone"
             data += more
         return data
+
+
+def message(x: np.ndarray, sequence: int | None = None) -> bytes:
+    fields = {"a": float(x[0]), "b": float(x[1]), "c": float(x[2])}
+    return json.dumps(fields if sequence is None else {"seq": sequence, **fields}).encode()
+
+
+def numbers(payload: bytes) -> list[float]:
+    answer = json.loads(payload)
+    return [answer["u"], answer["v"]]
+
+
+def close(payload: bytes, want: np.ndarray) -> bool:
+    return bool(np.allclose(numbers(payload), want, atol=2e-6))
+
+
+def exchange(broker: ScriptedBroker, payload: bytes, mid: int, dup: bool = False, topic: str = TOPIC) -> bytes:
+    """A message, its answer, the confirmation of that, and the acknowledgement of the message."""
+    broker.send(topic, payload, mid, dup)
+    answer = broker.answer()
+    assert answer.topic == topic.removesuffix("in") + "out", answer.payload
+    broker.confirm(answer)
+    assert broker.acknowledged() == mid
+    return answer.payload
+
+
+def reported(broker: ScriptedBroker, topic: str = TOPIC) -> str:
+    """The next packet, which is to be an error on a topic."""
+    report = broker.answer()
+    assert report.topic == topic.removesuffix("in") + "out/error", report.payload
+    broker.confirm(report)
+    return json.loads(report.payload)["error"]

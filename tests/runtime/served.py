@@ -8,18 +8,36 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.runtime.mosquitto import until
+from tests.runtime.command_line import COMMAND
+from tests.waiting import until
 
-COMMAND = [sys.executable, "-m", "edgelstm.runtime.cli"]
+# The same, looking for idle streams all the time, and saying of each that it has left memory.
+OBSERVED = """
+import sys
+from edgelstm.runtime.cli import main
+from edgelstm.runtime.mqtt import service, store
+
+class Observed(store.StreamStore):
+    def _evict(self, topic):
+        super()._evict(topic)
+        print(topic, "has left", file=sys.stderr, flush=True)
+
+store.StreamStore = Observed
+service._HOUSEKEEPING = 0.05
+sys.exit(main(sys.argv[1:]))
+"""
 
 
 class Served:
     """A model that answers messages. Reads plant/+/in and answers on plant/…/out unless told otherwise."""
 
-    def __init__(self, bundle: Path, url: str, *options: object, ready: bool = True, topics: bool = True) -> None:
+    def __init__(
+        self, bundle: Path, url: str, *options: object, ready: bool = True, topics: bool = True, observed: bool = False
+    ) -> None:
         self._log = bundle.parent / f"served-{os.urandom(4).hex()}.log"
         where = ["--subscribe", "plant/+/in", "--publish", "plant/{1}/out"] if topics else []
-        command = [*COMMAND, str(bundle), "--mqtt", url, *where, *map(str, options)]
+        command = [sys.executable, "-c", OBSERVED] if observed else COMMAND
+        command = [*command, str(bundle), "--mqtt", url, *where, *map(str, options)]
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log)
         if ready:
@@ -52,9 +70,3 @@ class Served:
         """What it counted, said at its end."""
         words = self.said.splitlines()[-1].removeprefix("edgelstm: ").split(", ")
         return {name: int(number) for number, name in (word.split() for word in words)}
-
-
-def refused(*arguments: object) -> str:
-    done = subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, text=True, timeout=30)
-    assert (done.returncode, "Traceback" in done.stderr) == (2, False), done.stderr
-    return done.stderr

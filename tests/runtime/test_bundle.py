@@ -11,8 +11,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from edgelstm.runtime import Bundle, BundleError, InputError, ParityError, load
-from edgelstm.runtime.bundle import File, write_bundle
+from edgelstm.runtime import Bundle, BundleError, InputError, ParityError, Streaming, load
+from edgelstm.runtime.bundle import write_bundle
+from edgelstm.runtime.manifest import File
 
 
 def test_round_trip_as_file_and_as_folder(parts, tmp_path):
@@ -104,7 +105,9 @@ def test_a_link_that_leaves_the_folder(parts, tmp_path):
 def test_a_zip_bomb_is_not_unpacked(parts, tmp_path):
     manifest, files = parts
     bomb = bytes(200 * 2**20)
-    manifest = replace(manifest, network=File.of("model.float32.elm", bomb))
+    tflite, network = manifest.artifacts
+    network = replace(network, **vars(File.of("model.float32.elm", bomb)))
+    manifest = replace(manifest, artifacts=(tflite, network))
     path = tmp_path / "bomb.edge"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("manifest.json", manifest.to_bytes(), zipfile.ZIP_STORED)
@@ -142,11 +145,57 @@ def test_a_later_version_says_so(edited):
         lambda raw: raw["golden"].update(size=-1),
         lambda raw: raw["golden"].update(size="many"),
         lambda raw: raw["golden"].update(file=3),
+        lambda raw: raw["golden"].update(sha256="0" * 63),
+        lambda raw: raw["golden"].update(size=True),
+        lambda raw: raw["golden"].update(file=raw["artifacts"][0]["file"]),
+        lambda raw: raw.update(features=[]),
+        lambda raw: raw.update(features="abc"),
+        lambda raw: raw.update(features=["a", 2, "c"]),
+        lambda raw: raw.update(name=None),
+        lambda raw: raw.update(parameters=-1),
+        lambda raw: raw.update(parameters=1.5),
+        lambda raw: raw.update(artifacts={}),
+        lambda raw: raw.update(artifacts=[None]),
+        lambda raw: raw.update(versions={"numpy": 2}),
+        lambda raw: raw.update(training=[]),
+        lambda raw: raw.update(training={"a": nested(50)}),
+        lambda raw: raw["artifacts"][0].update(format="pickle"),
+        lambda raw: raw["artifacts"][0].update(precision="int4"),
+        lambda raw: raw["artifacts"][0].update(graph=["step"]),
+        lambda raw: raw["artifacts"][0].update(min_snr_db=float("nan")),
+        lambda raw: raw["artifacts"][0]["parity"].update(snr_db="high"),
+        lambda raw: raw["artifacts"][0]["parity"].update(surprise=1),
+        lambda raw: raw["streaming"].update(mode="sideways"),
+        lambda raw: raw["streaming"].update(mode="window", window=None),
+        lambda raw: raw["streaming"].update(window=0),
+        lambda raw: raw["streaming"].update(hop=2**40),
+        lambda raw: raw["streaming"].update(bounded="yes"),
+        lambda raw: raw.update(streaming=7),
     ],
 )
 def test_manifests_that_are_none(edited, change):
-    with pytest.raises(BundleError):
+    with pytest.raises(BundleError, match=r"manifest\.json"):
         Bundle.open(edited(change))
+
+
+def nested(depth):
+    return [nested(depth - 1)] if depth else []
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"[]", b"7", b"null", b'"manifest"', b"[" * 100_000, b"\xff\xfe", b'{"version": 2}']
+)
+def test_manifests_of_another_shape(edited, content, parts, tmp_path):
+    path = tmp_path / "other.edge"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("manifest.json", content)
+    with pytest.raises(BundleError, match=r"manifest\.json"):
+        Bundle.open(path)
+
+
+def test_an_earlier_version_says_so(edited):
+    with pytest.raises(BundleError, match=r"older .* export it again"):
+        Bundle.open(edited(lambda raw: raw.update(version=1)))
 
 
 def test_widths_that_contradict_the_artifact(edited):
@@ -236,7 +285,7 @@ def test_bare_tflite_files(parts, tmp_path, xs, expected):
     content = parts[1]["model.float32.tflite"]
     path.write_bytes(content)
     model = load(path)
-    assert (model.features, model.outputs, model.window) == (("a", "b", "c"), ("u", "v"), 4)
+    assert (model.features, model.outputs, model.streaming) == (("a", "b", "c"), ("u", "v"), Streaming("carry", 4))
     np.testing.assert_allclose(model.stream().run(xs), expected, atol=2e-6)
     with pytest.raises(InputError, match="no golden vectors"):
         model.verify()
@@ -277,6 +326,6 @@ def test_tflite_files_of_others(tmp_path):
 def test_manifest_is_json_that_people_can_read(bundle):
     with zipfile.ZipFile(bundle) as archive:
         raw = json.loads(archive.read("manifest.json"))
-    assert raw["version"] == 1
+    assert raw["version"] == 2
     assert raw["artifacts"][0]["format"] == "tflite"
     assert len(raw["artifacts"][0]["sha256"]) == 64

@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import os
 import socket
-import time
+import threading
+from threading import Thread
+from types import SimpleNamespace
 
 import pytest
 from edgelstm.runtime.errors import InputError
 from edgelstm.runtime.heartbeat import Heartbeat
+
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -35,6 +39,31 @@ def drained(notified: socket.socket) -> list[str]:
         return found
 
 
+class Rounds(threading.Event):
+    """The event that ends a heartbeat, which counts the rounds that are over and keeps how long each was to be."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pauses: list[float] = []
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.pauses.append(timeout or 0.0)
+        return super().wait(timeout)
+
+    def go_on(self, rounds: int) -> None:
+        """Wait until so many have begun and ended from now on."""
+        last = len(self.pauses) + rounds + 1
+        until(lambda: len(self.pauses) >= last, f"{rounds} rounds of the heartbeat")
+
+
+@pytest.fixture
+def rounds(monkeypatch) -> Rounds:
+    """Those of the next heartbeat."""
+    made = Rounds()
+    monkeypatch.setattr("edgelstm.runtime.heartbeat.threading", SimpleNamespace(Event=lambda: made, Thread=Thread))
+    return made
+
+
 def test_it_says_that_it_is_ready_alive_and_stopping(notified):
     with Heartbeat(environment=environment(notified, WATCHDOG_USEC="150000")) as heartbeat:
         assert notified.recv(4096) == b"READY=1"
@@ -42,27 +71,29 @@ def test_it_says_that_it_is_ready_alive_and_stopping(notified):
             with heartbeat.step():
                 pass
             assert notified.recv(4096).decode().startswith("WATCHDOG=1\nSTATUS=")
-        time.sleep(0.1)
-        assert drained(notified)[-1].endswith("STATUS=3 timesteps since the start")
+        while not (said := notified.recv(4096).decode()).endswith("STATUS=3 timesteps since the start"):
+            assert said.startswith("WATCHDOG=1\nSTATUS=")
     assert drained(notified)[-1] == "STOPPING=1"
 
 
-def test_a_step_that_hangs_gets_no_ping(notified):
+def test_a_step_that_hangs_gets_no_ping(notified, rounds):
     """Or systemd would never restart it."""
     with Heartbeat(environment=environment(notified, WATCHDOG_USEC="300000")) as heartbeat:
         with heartbeat.step():
-            time.sleep(0.25)
+            rounds.go_on(3)  # Of a tenth of a second: half of the watchdog's time is over.
             drained(notified)
-            time.sleep(0.6)
+            rounds.go_on(5)
             assert drained(notified) == []
         notified.settimeout(5)
         assert notified.recv(4096).startswith(b"WATCHDOG=1")
 
 
-def test_waiting_for_input_is_no_hanging(notified):
+def test_waiting_for_input_is_no_hanging(notified, rounds):
     with Heartbeat(environment=environment(notified, WATCHDOG_USEC="150000")):
-        time.sleep(0.6)
-        assert sum(message.startswith("WATCHDOG=1") for message in drained(notified)) >= 5
+        assert notified.recv(4096) == b"READY=1"
+        for _ in range(5):
+            assert notified.recv(4096).startswith(b"WATCHDOG=1")
+    assert max(rounds.pauses) <= 0.15 / 2  # As systemd's manual advises.
 
 
 def test_an_abstract_socket(tmp_path):
@@ -74,10 +105,11 @@ def test_an_abstract_socket(tmp_path):
             assert receiver.recv(4096) == b"READY=1"
 
 
-def test_a_watchdog_meant_for_another_process_is_left_alone(notified):
+def test_a_watchdog_meant_for_another_process_is_left_alone(notified, rounds, monkeypatch):
+    monkeypatch.setattr("edgelstm.runtime.heartbeat.REPORT_SECONDS", 0.05)
     other = environment(notified, WATCHDOG_USEC="100000", WATCHDOG_PID="1")
     with Heartbeat(environment=other):
-        time.sleep(0.3)
+        rounds.go_on(4)
     assert drained(notified) == ["READY=1", "STOPPING=1"]
 
 
@@ -86,22 +118,37 @@ def test_without_systemd_it_is_silent_and_has_no_thread(tmp_path):
         pass
 
 
-def test_the_report(tmp_path):
-    report = tmp_path / "report.json"
-    before = round(time.time(), 3)
+class Clock:
+    """A clock of the test's own."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def time(self) -> float:
+        return self.now + 1.7e9
+
+
+def test_the_report(tmp_path, monkeypatch):
+    clock, report = Clock(), tmp_path / "report.json"
+    monkeypatch.setattr("edgelstm.runtime.heartbeat.time", clock)
     with Heartbeat(report, {"backend": "native"}, environment={}) as heartbeat:
         at_start = json.loads(report.read_text())
         assert (at_start["steps"], at_start["step_us"]) == (0, {"p50": None, "p99": None})
         for i in range(100):
             with heartbeat.step():
-                time.sleep(0.003 if i % 50 == 0 else 0.0005)
+                clock.now += 0.003 if i % 50 == 0 else 0.0005
     figures = json.loads(report.read_text())
     assert figures["steps"] == 100
     assert (figures["backend"], figures["pid"]) == ("native", os.getpid())
-    assert before <= figures["written"] <= round(time.time(), 3)
-    assert 0.05 <= figures["up"] <= time.time() - before + 0.01
-    # What was slept, and what sleeping takes besides.
-    assert 500 <= figures["step_us"]["p50"] < 3000 <= figures["step_us"]["p99"]
+    assert figures["written"] == pytest.approx(clock.time(), abs=1e-3)
+    assert figures["up"] == pytest.approx(98 * 0.0005 + 2 * 0.003, abs=1e-3)
+    assert figures["step_us"] == pytest.approx({"p50": 500, "p99": 3000})
     assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
 
 

@@ -6,16 +6,16 @@ import json
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import paho.mqtt.client as mqtt
 import pytest
 
 from tests.engine.toolchain import require
+from tests.runtime.command_line import call_process
 from tests.runtime.conftest import textbook_lstm
 from tests.runtime.mosquitto import Mosquitto, Peer, until
-from tests.runtime.served import Served, refused
+from tests.runtime.served import Served
 
 
 @pytest.fixture
@@ -33,6 +33,13 @@ def peer(broker):
     made.close()
 
 
+def refused(*arguments: object) -> str:
+    """What it says as a process of its own, which leaves its streams and its connection to others."""
+    done = call_process(*arguments)
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False), done.stderr
+    return done.stderr
+
+
 def text(x: np.ndarray, **more: int) -> str:
     return json.dumps({**more, "c": float(x[2]), "a": float(x[0]), "b": float(x[1]), "unit": "mm/s"})
 
@@ -43,11 +50,10 @@ def numbers(payloads: list[bytes]) -> np.ndarray:
 
 def test_objects_arrays_and_float32_give_the_same_numbers(bundle, broker, peer, xs, expected):
     with Served(bundle, broker.url):
-        for x in xs[:20]:
-            peer.publish("plant/object/in", text(x, seq=1))
+        for t, x in enumerate(xs[:20]):
+            peer.publish("plant/object/in", text(x, seq=t))
             peer.publish("plant/array/in", json.dumps(x.tolist()))
             peer.publish("plant/raw/in", x.astype("<f4").tobytes())
-            # Equal numbers as a rule of this test: each message of "object" would else be the same one again.
             peer.publish("plant/plain/in", text(x))
         arrays, raw = peer.wait("plant/array/out", 20), peer.wait("plant/raw/out", 20)
         plain, objects = peer.wait("plant/plain/out", 20), peer.wait("plant/object/out", 20)
@@ -55,7 +61,7 @@ def test_objects_arrays_and_float32_give_the_same_numbers(bundle, broker, peer, 
     np.testing.assert_array_equal(numbers(arrays), numbers(plain))
     floats = np.frombuffer(b"".join(raw), "<f4").reshape(20, 2)
     np.testing.assert_array_equal(floats, numbers(plain).astype(np.float32))
-    assert set(objects) == {b'{"seq": 1, ' + plain[0][1:]}
+    assert objects == [b'{"seq": %d, ' % t + answer[1:] for t, answer in enumerate(plain)]
 
 
 def test_each_topic_has_a_stream_of_its_own(bundle, broker, peer, weights, xs):
@@ -110,21 +116,54 @@ def close(payloads: list[bytes], want: np.ndarray) -> bool:
     return bool(np.allclose(numbers(payloads), want, atol=2e-6))
 
 
-@pytest.mark.parametrize("options", [("--max-streams", 2), ("--idle", 0.1), ("--max-streams", 1, "--save-every", 2)])
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param(("--max-streams", 2), marks=pytest.mark.slow),
+        ("--idle", 0.1),
+        pytest.param(("--max-streams", 1, "--save-every", 2), marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("kept", [True, False])
 def test_streams_leave_memory_and_come_back(bundle, broker, peer, weights, xs, options, kept):
     state = ("--state", bundle.parent / "states") if kept else ()
-    with Served(bundle, broker.url, *state, *options):
+    with Served(bundle, broker.url, *state, *options, observed=True) as served:
         for t in range(4):
             for k in range(6):
                 peer.publish(f"plant/{k}/in", text(xs[10 * k + t], seq=t))
-            time.sleep(1.5 if "--idle" in options else 0)
+            if "--idle" in options:
+                until(lambda leave=6 * (t + 1): served.said.count("has left") >= leave, "all streams leave memory")
         for k in range(6):
             want = textbook_lstm(weights, xs[10 * k : 10 * k + 4])
             assert close(peer.wait(f"plant/{k}/out", 4), want)
+        assert "has left" in served.said
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("killed", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_windows_answer_when_they_are_due_and_go_on_after_a_restart(bundle, broker, peer, weights, xs, killed):
+    """T = 4, hop = 3: answers to timesteps 3, 6, 9, 12; a repetition of one without an answer has none either."""
+    options = ("--window", 4, "--hop", 3, "--state", bundle.parent / "states")
+    want = np.array([textbook_lstm(weights, xs[t - 3 : t + 1])[-1] for t in (3, 6, 9, 12)])
+    served = Served(bundle, broker.url, *options)
+    for t in range(8):
+        peer.publish("plant/7/in", text(xs[t], seq=t))
+    assert close(peer.wait("plant/7/out", 2), want[:2])
+    if killed:
+        served.kill()
+    else:
+        served.end()
+        assert served.counts() == {"messages": 8, "duplicates": 0, "malformed": 0, "ignored": 0}
+    served = Served(bundle, broker.url, *options)
+    for t in range(5, 13):
+        peer.publish("plant/7/in", text(xs[t], seq=t))
+    until(lambda: json.loads(peer.on("plant/7/out")[-1])["seq"] == 12, "the last answer")
+    got = {json.loads(payload)["seq"]: payload for payload in peer.on("plant/7/out")}
+    assert sorted(got) == [3, 6, 9, 12]
+    assert close([got[t] for t in (3, 6, 9, 12)], want)
+    served.end()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_an_end_is_clean_and_states_survive_it(bundle, broker, peer, xs, expected, number):
     options = ("--state", bundle.parent / "states", "--status", "status/7", "--save-every", 1000)
     served = Served(bundle, broker.url, *options)
@@ -151,6 +190,7 @@ def test_the_last_will_says_that_it_was_killed(bundle, broker, peer):
     late.close()
 
 
+@pytest.mark.slow
 def test_the_broker_may_come_later_and_go(bundle, broker, xs, expected):
     broker.stop()
     served = Served(bundle, broker.url, "--state", bundle.parent / "states", ready=False)
@@ -180,6 +220,7 @@ def test_what_the_broker_keeps_for_newcomers_is_no_timestep(bundle, broker, peer
         assert served.counts()["ignored"] == 1
 
 
+@pytest.mark.slow
 def test_another_subscription_of_the_same_session(bundle, broker, peer, xs, expected):
     state = ("--state", bundle.parent / "states")
     Served(bundle, broker.url, *state).end()
@@ -192,6 +233,7 @@ def test_another_subscription_of_the_same_session(bundle, broker, peer, xs, expe
         assert served.counts() == {"messages": 1, "duplicates": 0, "malformed": 0, "ignored": 1}
 
 
+@pytest.mark.slow
 def test_a_state_folder_serves_one_process_and_one_model(bundle, broker, xs):
     state = ("--state", bundle.parent / "states")
     where = ("--mqtt", broker.url, "--subscribe", "plant/+/in", "--publish", "out/{1}")
@@ -202,7 +244,7 @@ def test_a_state_folder_serves_one_process_and_one_model(bundle, broker, xs):
         peer.close()
         served.end()
     assert "of another model" in refused(bundle, *where, *state, "--backend", "tflite")
-    assert "with window" in refused(bundle, *where, *state, "--window", 3)
+    assert "answers on the last 3 inputs" in refused(bundle, *where, *state, "--window", 3)
 
 
 @pytest.fixture(scope="module")
@@ -223,6 +265,7 @@ def certificates(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_tls_certificates_and_credentials(bundle, xs, expected, certificates, tmp_path):
     require("mosquitto", "mosquitto_passwd")
     ca = certificates

@@ -9,7 +9,7 @@ from edgelstm.runtime import InputError
 from edgelstm.runtime.mqtt.payload import PayloadReader
 from edgelstm.runtime.mqtt.topics import Subscription, TopicTemplate
 
-from tests.runtime.served import refused
+from tests.runtime.command_line import refused
 
 HERE = ("--mqtt", "mqtt://127.0.0.1:1")
 THERE = ("--subscribe", "plant/+/in", "--publish", "out/{1}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -32,7 +31,7 @@ def large(tmp_path_factory):
     network = Network("large", (LSTM("lstm", *weights),), 4, True)
     names = {"features": list("abcd"), "outputs": [f"y{i}" for i in range(256)]}
     path = tmp_path_factory.mktemp("large") / "large.elm"
-    description = {"name": "large", "window": None, "precision": "float32", **names}
+    description = {"name": "large", "streaming": {}, "precision": "float32", **names}
     path.write_bytes(native_step_file(network, "float32", description))
     return load(path)
 
@@ -137,7 +136,7 @@ def test_others_work_meanwhile_and_a_state_is_one_thread_s(large, kind):
             stream.step(xs[0]) if kind == "run" else fleet.reset([0])
         except InputError as error:
             refused += "in use by another thread" in str(error)
-            time.sleep(0.001)
+            done.wait(0.001)
     thread.join()
     assert counted > 10
     assert refused > 5
@@ -195,12 +194,12 @@ def test_one_wheel_serves_every_python_and_is_small(tmp_path):
         runtime = {name: size for name, size in names.items() if name.startswith("edgelstm/runtime/")}
         assert ("edgelstm/runtime/_native.abi3.so" in runtime) == (compiler == "cc")
         assert "edgelstm/runtime/engine/edgelstm.h" in runtime
-        assert not [name for name in names if name.endswith("native_module.c") or name.startswith("tests")]
+        assert not [name for name in names if "/native_" in name or name.startswith("tests")]
         if compiler == "cc":
             assert "-cp311-abi3-" in wheel.name
             mqtt = sum(size for name, size in runtime.items() if name.startswith("edgelstm/runtime/mqtt/"))
-            assert sum(runtime.values()) - mqtt <= 600_000
-            assert mqtt <= 70_000
+            assert sum(runtime.values()) - mqtt <= 800_000
+            assert mqtt <= 130_000
 
 
 def _names_and_sizes(wheel):

@@ -9,15 +9,19 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from edgelstm.runtime import load
+from edgelstm.runtime.serial_port import _SILENCE
 
 from tests.engine.toolchain import require
-from tests.runtime.mosquitto import Mosquitto, Peer, until
-from tests.runtime.served import COMMAND, Served, refused
-from tests.runtime.test_run_command import call, csv, numbers
+from tests.runtime.command_line import COMMAND, call, refused
+from tests.runtime.mosquitto import Mosquitto, Peer
+from tests.runtime.served import Served
+from tests.runtime.test_run_command import csv, numbers
+from tests.waiting import until
 
 
 class Port:
@@ -27,16 +31,17 @@ class Port:
         self.end, self._other = os.openpty()
         self.name = os.ttyname(self._other)
 
-    def opened_by(self, process: subprocess.Popen[bytes]) -> None:
-        """Wait until a process has opened it; then be silent for long enough for what comes to be whole."""
+    def opened_by(self, process: subprocess.Popen[bytes], report: Path) -> None:
+        """Wait until a process says by its report that it has opened it; then be silent for as long as it takes for
+        what comes to be whole."""
 
         def is_open() -> bool:
             assert process.poll() is None, process.stderr.read() if process.stderr else ""
-            listed = subprocess.run(["ls", "-l", f"/proc/{process.pid}/fd"], capture_output=True, text=True).stdout
-            return f"-> {self.name}\n" in listed
+            return report.exists()
 
         until(is_open, "the port is opened")
-        time.sleep(0.3)
+        silent_until = time.monotonic() + _SILENCE
+        until(lambda: time.monotonic() > silent_until, "the silence is over")
 
     def write(self, data: str | bytes) -> None:
         data = data.encode() if isinstance(data, str) else data
@@ -54,16 +59,17 @@ def port():
 
 
 @pytest.fixture
-def start(bundle, port):
+def start(bundle, port, tmp_path):
     running: list[subprocess.Popen[bytes]] = []
 
     def run(*options: object) -> subprocess.Popen[bytes]:
-        command = [*COMMAND, bundle, "--input", port.name, "--baud", 115200, *options]
+        report = tmp_path / f"report-{len(running)}"
+        command = [*COMMAND, bundle, "--input", port.name, "--baud", 115200, "--report", report, *options]
         process = subprocess.Popen(
             [*map(str, command)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
         running.append(process)
-        port.opened_by(process)
+        port.opened_by(process, report)
         return process
 
     yield run
@@ -208,14 +214,15 @@ def answered(peer: Peer, count: int) -> np.ndarray:
 
 def test_a_serial_port_is_answered_on_a_topic(bundle, broker, port, xs, expected, tmp_path):
     options = ("--input", port.name, "--baud", 115200, "--publish", "out", "--status", "on", "--state", tmp_path / "s")
+    report = tmp_path / "report"
     reader = Peer(broker, "#", name="reader")
-    with Served(bundle, broker.url, *options, ready=False, topics=False) as served:
-        port.opened_by(served.process)
+    with Served(bundle, broker.url, *options, "--report", report, ready=False, topics=False) as served:
+        port.opened_by(served.process, report)
         port.write(csv(xs[:50]))
         np.testing.assert_allclose(answered(reader, 50), expected[:50], atol=2e-6)
         broker.stop()
+        until(lambda: "is lost" in served.said, "it has noticed that the broker is away")
         port.write(csv(xs[50:100]))
-        time.sleep(0.5)
         broker.start()
         np.testing.assert_allclose(answered(reader, 100), expected[:100], atol=2e-6)
         served.end()
@@ -225,11 +232,11 @@ def test_a_serial_port_is_answered_on_a_topic(bundle, broker, port, xs, expected
     reader.close()
 
 
-def test_a_port_that_vanishes_leaves_no_answer_unpublished(bundle, broker, port, xs, expected):
-    reader = Peer(broker, "#")
+def test_a_port_that_vanishes_leaves_no_answer_unpublished(bundle, broker, port, xs, expected, tmp_path):
+    reader, report = Peer(broker, "#"), tmp_path / "report"
     options = ("--input", port.name, "--baud", 115200, "--publish", "out", "--status", "status")
-    with Served(bundle, broker.url, *options, ready=False, topics=False) as served:
-        port.opened_by(served.process)
+    with Served(bundle, broker.url, *options, "--report", report, ready=False, topics=False) as served:
+        port.opened_by(served.process, report)
         port.write(csv(xs[:50]))
         until(lambda: reader.on("out"), "an answer")
         port.vanish()
@@ -239,6 +246,7 @@ def test_a_port_that_vanishes_leaves_no_answer_unpublished(bundle, broker, port,
     reader.close()
 
 
+@pytest.mark.slow
 def test_a_file_is_answered_on_a_topic_and_waits_for_the_broker(bundle, broker, xs, expected, tmp_path):
     # More than may wait at once, and than a pipe holds.
     many = np.concatenate([xs, np.random.default_rng(4).standard_normal((15_000, 3)).astype(np.float32)])

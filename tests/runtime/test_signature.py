@@ -56,15 +56,24 @@ def test_ssh_keygen_itself_agrees(signed, keys, tmp_path):
     assert subprocess.run([*map(str, command)], input=manifest, capture_output=True).returncode == 0
 
 
-def test_nothing_but_the_signature_changes(bundle, keys):
+def test_nothing_but_the_signature_and_the_counter_changes(bundle, keys):
     with zipfile.ZipFile(bundle) as archive:
         before = {name: archive.read(name) for name in archive.namelist()}
+    counters = []
     for _ in range(2):  # A second signature takes the place of the first.
         assert call("sign", bundle, "--key", keys / "ours").status == 0
         with zipfile.ZipFile(bundle) as archive:
             after = {name: archive.read(name) for name in archive.namelist()}
         assert after.pop("manifest.json.sig").startswith(b"-----BEGIN SSH SIGNATURE-----")
-        assert after == before
+        assert {name: data for name, data in after.items() if name != "manifest.json"} == {
+            name: data for name, data in before.items() if name != "manifest.json"
+        }
+        counters.append(json.loads(after["manifest.json"]).pop("counter"))
+        assert {**json.loads(after["manifest.json"]), "counter": 0} == json.loads(before["manifest.json"])
+    assert 0 < counters[0] < counters[1]
+    assert call("sign", bundle, "--key", keys / "ours", "--counter", 7).status == 0
+    assert Bundle.open(bundle).manifest.counter == 7
+    assert call("sign", bundle, "--key", keys / "ours", "--counter", -1).status == 2
 
 
 def test_a_folder_is_signed_as_well(parts, keys, tmp_path):
@@ -101,7 +110,8 @@ def forge(content):
     name = "model.float32.elm"
     content[name] = content[name][:-1] + b"\1"
     manifest = json.loads(content["manifest.json"])
-    manifest["network"]["sha256"] = hashlib.sha256(content[name]).hexdigest()
+    (artifact,) = (each for each in manifest["artifacts"] if each["file"] == name)
+    artifact["sha256"] = hashlib.sha256(content[name]).hexdigest()
     content["manifest.json"] = json.dumps(manifest).encode()
 
 
@@ -181,3 +191,78 @@ def test_a_link_that_leads_nowhere_requires_signatures_too(bundle, tmp_path, mon
     monkeypatch.setattr("edgelstm.runtime.signature.SYSTEM_WIDE", link)
     with pytest.raises(InputError, match="no file of allowed signers is there"):
         load(bundle)
+
+
+def line(keys, key, principals="builder@example.com", options='namespaces="edgelstm-bundle"'):
+    return f"{principals} {options} {(keys / f'{key}.pub').read_text()}"
+
+
+@pytest.mark.parametrize(
+    ("lines", "signer"),
+    [
+        # The first line with the key is about something else; ssh-keygen by itself looks no further.
+        (lambda k: [line(k, "ours", "git@x", 'namespaces="git"'), line(k, "ours", "b@x")], "b@x"),
+        (lambda k: [line(k, "ours", "old@x", 'valid-before="20200101"'), line(k, "ours", "b@x", "")], "b@x"),
+        (lambda k: [line(k, "theirs", "a@x"), "# no line", "", line(k, "ours", "!c@x,b@x,d@x")], "b@x"),
+        (lambda k: [line(k, "theirs", "a@x"), line(k, "ours", "a@x")], "a@x"),
+        (lambda k: [line(k, "ours", "*@x").replace("\n", "\r\n")], "*@x"),
+    ],
+)
+def test_every_line_that_fits_counts(signed, keys, tmp_path, lines, signer):
+    file = tmp_path / "allowed"
+    file.write_text("\n".join(text.rstrip("\n") for text in lines(keys)) + "\n")
+    assert Bundle.open(signed, file).signer == signer
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        (lambda k: [line(k, "ours", "git@x", 'namespaces="git"')], "does not fit"),
+        (lambda k: [line(k, "ours", "old@x", 'valid-before="20200101"')], "nobody whom|does not fit"),
+        (lambda k: [line(k, "theirs"), "# " + line(k, "ours")], "nobody whom"),
+        (lambda k: [], "nobody whom"),
+    ],
+)
+def test_no_line_that_fits(signed, keys, tmp_path, lines, words):
+    (tmp_path / "allowed").write_text("".join(lines(keys)))
+    with pytest.raises(BundleError, match=words):
+        Bundle.open(signed, tmp_path / "allowed")
+
+
+def test_a_certificate_of_an_authority(bundle, keys, tmp_path):
+    for name in ("authority", "user"):
+        command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / name)]
+        subprocess.run(command, check=True)
+    command = ["ssh-keygen", "-q", "-s", tmp_path / "authority", "-I", "id", "-n", "p@x", tmp_path / "user.pub"]
+    subprocess.run(command, check=True)
+    shutil.copy(tmp_path / "user", tmp_path / "user-cert")  # ssh-keygen finds the key beside its certificate.
+    assert call("sign", bundle, "--key", tmp_path / "user-cert.pub").status == 0
+    (tmp_path / "allowed").write_text(f"*@x cert-authority {(tmp_path / 'authority.pub').read_text()}")
+    assert Bundle.open(bundle, tmp_path / "allowed").signer == "p@x"
+
+
+@pytest.mark.parametrize("as_list", [True, False])
+def test_a_revoked_key(signed, keys, tmp_path, as_list):
+    shutil.copy(keys / "allowed", tmp_path)
+    for key, opens in (("theirs", True), ("ours", False)):
+        if as_list:
+            command = ["ssh-keygen", "-q", "-k", "-f", tmp_path / "revoked_keys", keys / f"{key}.pub"]
+            subprocess.run(command, check=True)
+        else:
+            shutil.copy(keys / f"{key}.pub", tmp_path / "revoked_keys")
+        if opens:
+            assert Bundle.open(signed, tmp_path / "allowed").signer == "builder@example.com"
+            continue
+        with pytest.raises(BundleError, match=r"builder@example.com with a key that .*revoked_keys revokes"):
+            Bundle.open(signed, tmp_path / "allowed")
+
+
+def test_a_list_of_revoked_keys_that_cannot_be_read_lets_nothing_through(signed, keys, tmp_path):
+    shutil.copy(keys / "allowed", tmp_path)
+    (tmp_path / "revoked_keys").symlink_to(tmp_path / "not mounted yet")
+    with pytest.raises(InputError, match="no file of revoked keys is there"):
+        Bundle.open(signed, tmp_path / "allowed")
+    (tmp_path / "revoked_keys").unlink()
+    (tmp_path / "revoked_keys").write_bytes(b"SSHKRL\n\0damaged")
+    with pytest.raises(BundleError):
+        Bundle.open(signed, tmp_path / "allowed")

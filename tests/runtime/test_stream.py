@@ -1,4 +1,4 @@
-"""A stream against the textbook's formulas: every backend, chunks, resets, snapshots, windows, bad input."""
+"""A stream against the textbook's formulas: every backend, chunks, resets, snapshots, bad input."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_snapshots_that_do_not_fit_leave_the_state(bundle, xs, expected):
         "another model": other.snapshot(),
         "damaged": good[:-9] + bytes([good[-9] ^ 1]) + good[-8:],
         "not a stream": b"hello",
-        "with window": load(bundle, "tflite").stream(window=3).snapshot(),
+        "on the last 3 inputs": load(bundle, "tflite").stream(window=3).snapshot(),
     }
     for words, snapshot in bad.items():
         with pytest.raises(InputError, match=words):
@@ -95,18 +95,6 @@ def test_streams_in_threads(model, xs, weights):
         thread.join()
     for k, ys in results.items():
         np.testing.assert_allclose(ys, textbook_lstm(weights, xs * np.float32(k)), atol=2e-6)
-
-
-def test_window_answers_on_the_last_inputs_only(model, xs, weights):
-    stream = model.stream(window=6)
-    ys = np.array([stream.step(x) for x in xs[:40]])
-    want = [textbook_lstm(weights, xs[max(0, t - 5) : t + 1])[-1] for t in range(40)]
-    np.testing.assert_allclose(ys, want, atol=2e-6)
-    saved = stream.snapshot()
-    later = stream.run(xs[40:50])
-    other = model.stream(window=6)
-    other.restore(saved)
-    np.testing.assert_array_equal(other.run(xs[40:50]), later)
 
 
 def test_out_is_written_in_place(model, xs, expected):
@@ -199,8 +187,3 @@ def test_out_of_the_wrong_kind(model, xs, out):
     with pytest.raises(InputError, match="out must be"):
         stream.step(xs[0], out=out)
     assert stream.steps == 0
-
-
-def test_a_window_of_nothing(model):
-    with pytest.raises(InputError, match="at least 1"):
-        model.stream(window=0)

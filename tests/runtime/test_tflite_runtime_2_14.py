@@ -41,7 +41,7 @@ def call(*arguments) -> subprocess.CompletedProcess[str]:
     return subprocess.run([str(PYTHON), *map(str, arguments)], capture_output=True, text=True, timeout=120)
 
 
-def exported(name: str, path: Path, precisions: list[str], legacy: bool = True):
+def exported(name: str, path: Path, precisions: list[str], legacy: bool = True, carry: bool = False):
     calibration = np.stack([zoo_inputs(name, 400, 100 + i) for i in range(8)])
     return export(
         read_keras(zoo_model(name)),
@@ -50,6 +50,7 @@ def exported(name: str, path: Path, precisions: list[str], legacy: bool = True):
         precisions,
         ["step", "sequence"],
         calibration=calibration,
+        carry=carry,
         legacy_tflite=legacy,
     )
 
@@ -94,7 +95,7 @@ def test_without_the_switch_dynamic_is_refused_rather_than_wrong(tmp_path):
 
 
 def test_a_stream_in_a_pipe_with_a_restart(tmp_path):
-    exported("tutorial_stacked", tmp_path / "x.edge", ["int8"])
+    exported("tutorial_stacked", tmp_path / "x.edge", ["int8"], carry=True)
     xs = zoo_inputs("tutorial_stacked", 200, 4)
     want = read_keras(zoo_model("tutorial_stacked")).reference(xs)
     rows = [",".join(map(str, x)) + "\n" for x in xs]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +24,7 @@ class Done:
     err: str
 
 
-def call(*arguments: object) -> Done:
+def call(*arguments: object, main: Callable[[list[str]], int] = main) -> Done:
     """`edgelstm ARGUMENTS`. Whatever is not an error of the command line comes out as an exception."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -40,6 +41,7 @@ def keras_file(tmp_path_factory) -> Path:
 
     from tests.zoo import with_large_weights
 
+    keras.utils.set_random_seed(2024)
     layers = keras.layers
     model = keras.Sequential(
         [
@@ -68,7 +70,7 @@ def bundle(keras_file, recorded, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("bundles") / "pump.edge"
     done = call(
         *("export", keras_file, "-o", path, "--precision", "all", "--graph", "step,sequence"),
-        *("--calibration", recorded, "--features", "a,b,c", "--outputs", "u,v", "--window", 20),
+        *("--calibration", recorded, "--features", "a,b,c", "--outputs", "u,v", "--window", 20, "--carry"),
     )
     assert done.status == 0, done.err
     return path

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import resource
 import shutil
 import signal
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
 import pytest
+from edgelstm.export import export
 from edgelstm.runtime import Bundle, load
+from edgelstm.runtime.errors import BundleError
 
 from tests.export.interpreters import snr_db
 from tests.toolkit.conftest import FEATURES, OUTPUTS, call
@@ -28,7 +33,8 @@ EVERYTHING = {
 def test_everything_at_once(bundle, recorded):
     manifest = Bundle.open(bundle).manifest
     assert {a.label for a in manifest.artifacts} == EVERYTHING
-    assert (manifest.features, manifest.outputs, manifest.window) == (("a", "b", "c"), ("u", "v"), 20)
+    assert (manifest.features, manifest.outputs) == (("a", "b", "c"), ("u", "v"))
+    assert (manifest.streaming.mode, manifest.streaming.window) == ("carry", 20)
     golden = Bundle.open(bundle).golden()
     assert len(golden.inputs) >= 1000
     assert len(golden.starts) > 1
@@ -40,7 +46,8 @@ def test_the_table_and_the_object_say_what_the_manifest_says(keras_file, tmp_pat
     path = tmp_path / "x.edge"
     text = call("export", keras_file, "-o", path, "--precision", "float32,dynamic")
     assert text.status == 0
-    shown = json.loads(call("export", keras_file, "-o", path, "--precision", "float32,dynamic", "--json").out)
+    again = ("--overwrite", "--json")
+    shown = json.loads(call("export", keras_file, "-o", path, "--precision", "float32,dynamic", *again).out)
     assert shown["bundle"] == str(path)
     described = {a["artifact"]: a for a in shown["artifacts"]}
     for artifact in Bundle.open(path).manifest.artifacts:
@@ -138,6 +145,7 @@ def test_bad_calibration_data(keras_file, tmp_path, name, content, words):
     assert not (tmp_path / "x.edge").exists()
 
 
+@pytest.mark.slow
 def test_calibration_as_npy_npz_and_csv_gives_the_same_file(keras_file, recorded, tmp_path):
     rows = np.loadtxt(recorded, delimiter=",", skiprows=1, dtype=np.float32)[:, [3, 2, 0]]
     np.save(tmp_path / "cal.npy", rows)
@@ -170,7 +178,8 @@ def test_a_failing_export_leaves_the_bundle_that_was_there(keras_file, tmp_path)
     path = tmp_path / "x.edge"
     assert call("export", keras_file, "-o", path).status == 0
     before = path.read_bytes()
-    assert call("export", keras_file, "-o", path, "--precision", "dynamic", "--min-snr", "95").status == 1
+    again = ("export", keras_file, "-o", path, "--precision", "dynamic", "--min-snr", "95", "--overwrite")
+    assert call(*again).status == 1
     assert path.read_bytes() == before
 
 
@@ -192,9 +201,11 @@ def test_a_place_that_cannot_be_written(keras_file):
 def test_a_full_disk_leaves_nothing(keras_file, tmp_path):
     """A limit on the size of files stands in for the full disk: the write fails in the middle, as it would there."""
 
+    room = keras_file.stat().st_size + 2000  # For a copy of the model, which is taken apart, but not for the bundle.
+
     def limit() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
 
     command = [sys.executable, "-m", "edgelstm.toolkit.cli", "export", keras_file, "-o", tmp_path / "x.edge"]
     done = subprocess.run(command, capture_output=True, text=True, preexec_fn=limit, env=ENVIRONMENT)
@@ -207,6 +218,7 @@ def test_a_full_disk_leaves_nothing(keras_file, tmp_path):
 ENVIRONMENT = {"PYTHONDONTWRITEBYTECODE": "1", "TF_CPP_MIN_LOG_LEVEL": "3", "PATH": "/usr/bin:/bin"}
 
 
+@pytest.mark.slow
 def test_without_the_toolkit_s_packages(keras_file):
     """As on a device: the packages are there or not, and the message says which extra brings them."""
     code = (
@@ -222,6 +234,7 @@ def test_without_the_toolkit_s_packages(keras_file):
 def test_refused_models_say_so_without_a_traceback(tmp_path):
     import keras
 
+    keras.utils.set_random_seed(0)
     path = tmp_path / "both.keras"
     layers = keras.layers
     keras.Sequential([keras.Input((20, 3)), layers.Bidirectional(layers.LSTM(4)), layers.Dense(2)]).save(path)
@@ -236,6 +249,7 @@ def test_refused_models_say_so_without_a_traceback(tmp_path):
 def test_models_that_cannot_stream_as_sequence_graphs(tmp_path):
     import keras
 
+    keras.utils.set_random_seed(0)
     path = tmp_path / "both.keras"
     layers = keras.layers
     keras.Sequential([keras.Input((20, 3)), layers.Bidirectional(layers.LSTM(4)), layers.Dense(2)]).save(path)
@@ -259,10 +273,12 @@ def test_a_run_folder_needs_no_further_arguments(run, tmp_path):  # noqa: F811
     assert done.status == 0, done.err
     manifest = Bundle.open(folder / "model.edge").manifest
     assert len(manifest.artifacts) == 11
-    assert (manifest.features, manifest.window) == (("a", "b"), 12)
+    assert (manifest.features, manifest.streaming.window) == (("a", "b"), 12)
+    assert manifest.streaming.mode == run.streaming
     assert manifest.training["target"] == "a"
 
 
+@pytest.mark.slow
 def test_a_file_for_tflite_runtime_2_14_has_old_operators_only(keras_file, tmp_path):
     from ai_edge_litert import schema_py_generated as schema
 
@@ -271,18 +287,20 @@ def test_a_file_for_tflite_runtime_2_14_has_old_operators_only(keras_file, tmp_p
         path = tmp_path / f"{len(switch)}.edge"
         arguments = ("--format", "tflite", "--precision", "dynamic", *switch)
         assert call("export", keras_file, "-o", path, *arguments).status == 0
-        (artifact,) = Bundle.open(path).manifest.artifacts
+        artifact, _ = Bundle.open(path).manifest.artifacts
         codes = schema.ModelT.InitFromPackedBuf(Bundle.open(path).read(artifact)).operatorCodes
         product = schema.BuiltinOperator.FULLY_CONNECTED
         versions[bool(switch)] = max(code.version for code in codes if code.builtinCode == product)
         x = np.random.default_rng(0).standard_normal((50, FEATURES)).astype(np.float32)
-        ys = load(path).stream().run(x)
+        ys = load(path, precision="dynamic").stream().run(x)
         assert ys.shape == (50, OUTPUTS)
         assert snr_db(ys, load(path, "numpy").stream().run(x)) > 25
     assert versions[True] <= 9 < versions[False]
 
 
-def test_a_folder_of_c(keras_file, recorded, tmp_path):
+def test_a_folder_of_c(keras_file, recorded, tmp_path, monkeypatch):
+    """As on a machine without a compiler; what the compilers say of it is another test's."""
+    monkeypatch.setattr(shutil, "which", lambda name: None)
     done = call(
         *("export", keras_file, "-o", tmp_path / "pump", "--format", "c", "--precision", "int8"),
         *("--calibration", recorded, "--features", "a,b,c", "--outputs", "u,v", "--json"),
@@ -296,7 +314,12 @@ def test_a_folder_of_c(keras_file, recorded, tmp_path):
     header = (tmp_path / "pump" / "pump.h").read_text()
     assert "#define PUMP_FEATURES 3 /* a, b, c */" in header
     assert f"#define PUMP_MEMORY {described['state']}\n" in header
-    again = call("export", keras_file, "-o", tmp_path / "pump", "--format", "c")
+
+
+@pytest.mark.slow
+def test_a_folder_of_c_takes_the_place_of_another_and_is_compiled(keras_file, tmp_path):
+    assert call("export", keras_file, "-o", tmp_path / "pump", "--format", "c").status == 0
+    again = call("export", keras_file, "-o", tmp_path / "pump", "--format", "c", "--overwrite")
     assert "float32, 1" in again.out
     assert "dB against Keras" in again.out
 
@@ -314,3 +337,107 @@ def test_what_a_folder_of_c_cannot_be(keras_file, tmp_path, arguments, words):
     done = call("export", keras_file, "-o", tmp_path / "pump", *arguments)
     assert (done.status, list(tmp_path.iterdir())) == (2, [])
     assert words in done.err
+
+
+# ---- progress, and what is there already ----
+
+
+def quick(keras_file, output, *more):
+    return "export", keras_file, "-o", output, "--format", "native", *more
+
+
+@pytest.mark.parametrize(
+    ("name", "more"), [("x.edge", ()), ("folder", ()), pytest.param("c", ("--format", "c"), marks=pytest.mark.slow)]
+)
+def test_nothing_is_replaced_unless_asked_for(keras_file, tmp_path, monkeypatch, name, more):
+    monkeypatch.setattr(shutil, "which", lambda name: None)  # What the compilers say of it is another test's.
+    output = tmp_path / name
+    assert call(*quick(keras_file, output, *more)).status == 0
+    before = {path: path.read_bytes() for path in [output, *output.rglob("*")] if path.is_file()}
+    done = call(*quick(keras_file, output, *more, "--min-snr", 90))
+    assert (done.status, done.out) == (2, "")
+    assert f"{output}: is there already; pass --overwrite, or choose another -o" in done.err
+    assert {path: path.read_bytes() for path in before} == before
+    # What the message says helps.
+    done = call(*quick(keras_file, output, *more, "--min-snr", 90, "--overwrite"))
+    assert done.status == 0, done.err
+    assert {path: path.read_bytes() for path in before} != before
+
+
+def test_what_is_no_bundle_is_never_replaced(keras_file, tmp_path):
+    notes, folder = tmp_path / "x.edge", tmp_path / "notes"
+    notes.write_text("my notes")
+    folder.mkdir()
+    (folder / "notes.txt").write_text("more")
+    for output, more in ((notes, ()), (folder, ()), (folder, ("--format", "c"))):
+        done = call(*quick(keras_file, output, *more, "--overwrite"))
+        assert done.status == 2
+        assert "exists and is not a" in done.err
+    assert (notes.read_text(), (folder / "notes.txt").read_text()) == ("my notes", "more")
+    with pytest.raises(BundleError, match="exists and is not a bundle"):
+        export(keras_file, notes, formats=["native"])
+    assert notes.read_text() == "my notes"
+
+
+def test_nor_is_another_zip_a_pipe_or_the_model_itself(keras_file, tmp_path):
+    document, link, pipe = tmp_path / "x.edge", tmp_path / "link.edge", tmp_path / "pipe.edge"
+    with zipfile.ZipFile(document, "w") as archive:
+        archive.writestr("[Content_Types].xml", "")
+    model = shutil.copy(keras_file, tmp_path / "m.keras")
+    link.hardlink_to(model)  # A Keras file is a zip too.
+    os.mkfifo(pipe)
+    before = document.read_bytes(), link.read_bytes()
+    for output in (document, link, pipe, model):
+        done = call(*quick(model, output, "--overwrite"))
+        assert done.status == 2
+        assert f"{output}: exists and is not a bundle; choose another -o or remove it" in done.err
+    assert (document.read_bytes(), link.read_bytes()) == before
+
+
+@pytest.mark.slow
+def test_in_python_a_bundle_is_replaced(keras_file, tmp_path):
+    for name in ("first", "second"):
+        export(keras_file, tmp_path / "x.edge", formats=["native"], name=name)
+    assert load(tmp_path / "x.edge").name == "second"
+
+
+@pytest.mark.slow
+def test_a_damaged_bundle_can_be_written_again(keras_file, tmp_path):
+    output = tmp_path / "x.edge"
+    assert call(*quick(keras_file, output)).status == 0
+    output.write_bytes(output.read_bytes()[:-100])
+    assert call("verify", output).status == 2
+    assert call(*quick(keras_file, output, "--overwrite")).status == 0
+    assert call("verify", output, "--backend", "native").status == 0
+
+
+def test_progress_without_a_terminal(keras_file, tmp_path):
+    done = call(*quick(keras_file, tmp_path / "x.edge", "--precision", "float32,int8"))
+    assert done.err.splitlines() == [
+        "1/3 Keras's own answers",
+        "2/3 native float32, replayed against Keras",
+        "3/3 native int8, replayed against Keras",
+    ]
+    assert call(*quick(keras_file, tmp_path / "y.edge", "--json")).err == ""
+
+
+@pytest.mark.slow
+def test_progress_on_a_terminal(keras_file, tmp_path):
+    import pty
+
+    terminal, end = pty.openpty()
+    command = [sys.executable, "-m", "edgelstm.toolkit.cli", *map(str, quick(keras_file, tmp_path / "x.edge"))]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=end, env={**os.environ, "TERM": "xterm"})
+    os.close(end)
+    seen = b""
+    with contextlib.suppress(OSError):  # The end of a terminal is an error.
+        while data := os.read(terminal, 4096):
+            seen += data
+    os.close(terminal)
+    assert process.communicate()[0].startswith(b"artifact ")
+    assert process.returncode == 0
+    assert b"native float32, replayed against Keras" in seen
+    # It is a bar, which goes away, and TensorFlow's chatter does not come through.
+    assert "━".encode() in seen
+    assert b"oneDNN" not in seen
+    assert b"cuda" not in seen.lower()

@@ -1,0 +1,1 @@
+"""What an enemy sends, as files and short programs, each with the sentence that must come back."""

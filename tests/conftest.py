@@ -1,0 +1,36 @@
+"""What holds for every test."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+import pytest
+
+from tests import seeding
+
+# What takes longest begins first, or one worker would still be busy with it when the other has nothing left.
+LONGEST = [
+    "tests/export/test_zoo.py",
+    "tests/devices/test_deploy.py",
+    "tests/export/test_c.py",
+    "tests/toolkit/test_train.py",
+    "tests/toolkit/test_export_command.py",
+    "tests/export/test_read_keras.py",
+    "tests/export/test_sequence_graph.py",
+    "tests/toolkit/test_check_commands.py",
+    "tests/engine/test_programs.py",
+    "tests/engine/test_kernels.py",
+]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    ranks = {name: rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: ranks.get(item.nodeid.partition("::")[0], len(LONGEST)))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def every_model_is_seeded() -> Generator[None]:
+    """Whatever else has fixtures: this one is set up first."""
+    with pytest.MonkeyPatch.context() as patch:
+        seeding.install(patch)
+        yield
