@@ -86,14 +86,14 @@ def test_bad_arguments_of_verify(bundle, arguments, words):
 
 
 @pytest.mark.slow
-def test_no_drift_in_100_000_steps(bundle, keras_file):
-    """The error of the last 10,000 timesteps is no worse than that of the first."""
-    done = call("verify", bundle, "--against", keras_file, "--steps", 100_000, "--json")
+def test_no_drift_in_40_000_steps(bundle, keras_file):
+    """The error of the last 4,000 timesteps is no worse than that of the first."""
+    done = call("verify", bundle, "--against", keras_file, "--steps", 40_000, "--json")
     assert done.status == 0, done.out
     checks = {check["artifact"]: check for check in json.loads(done.out)["checks"]}
     assert {"tflite float32", "tflite dynamic", "onnx float32", "onnx dynamic"} <= set(checks)
     for label, check in checks.items():
-        assert check["parity"]["steps"] == 100_000
+        assert check["parity"]["steps"] == 40_000
         # The data repeat: whatever accumulates would show, and the two tenths differ by where they begin.
         assert check["last_tenth"]["rmse"] <= 1.05 * check["first_tenth"]["rmse"], label
         assert check["last_tenth"]["snr_db"] >= check["min_snr_db"], label
