@@ -207,7 +207,9 @@ def test_the_broker_may_come_later_and_go(bundle, broker, xs, expected):
     with Served(bundle, broker.url, "--state", bundle.parent / "states"):
         until(peer.client.is_connected, "the test's client is back")
         peer.publish("plant/7/in", text(xs[1]))
-        assert close(peer.wait("plant/7/out", 2), expected[:2])
+        # The first answer may come again: the broker may have gone before it had confirmed it.
+        until(lambda: len(set(peer.on("plant/7/out"))) >= 2, "two answers")
+        assert close(list(dict.fromkeys(peer.on("plant/7/out"))), expected[:2])
     peer.close()
 
 

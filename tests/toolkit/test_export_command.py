@@ -64,7 +64,7 @@ def test_a_folder_and_the_default_place(keras_file, tmp_path):
     assert Bundle.open(tmp_path / "mine.edge").manifest.name == "mine"
     assert call("export", copy, "--format", "onnx", "-o", tmp_path / "folder").status == 0
     assert {p.name for p in (tmp_path / "folder").iterdir()} == {
-        *("manifest.json", "model.float32.onnx", "model.float32.elm", "golden.npz")
+        *("manifest.json", "manifest.json.sha256", "model.float32.onnx", "model.float32.elm", "golden.npz")
     }
     x = np.ones(FEATURES, np.float32)
     first, second = (load(tmp_path / name).stream().step(x) for name in ("mine.edge", "folder"))
