@@ -213,6 +213,7 @@ def test_a_step_that_runs_out_of_memory_leaves_every_stream_as_it_was(model, xs,
     assert [fleet.steps(i) for i in range(3)] == [10, 10, 10]
 
 
+@pytest.mark.slow
 def test_a_child_of_a_process_whose_thread_was_stepping(tmp_path):
     """The child has the model for streams of its own; the stream that another thread was stepping is refused."""
     from edgelstm.export.to_native import native_step_file

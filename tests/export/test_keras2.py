@@ -16,7 +16,7 @@ from tests.export.interpreters import snr_db
 
 FOLDER = Path(__file__).parent / "keras2"
 FILES = sorted(path.name for path in FOLDER.glob("*.*") if path.with_suffix(".npz").exists() and path.suffix != ".npz")
-FEW = ("lstm_hard_sigmoid.keras", "adapted_normalization.h5", "mixed_float16.h5")
+FEW = ("lstm_hard_sigmoid.keras", "adapted_normalization.h5")
 
 
 def recorded(name: str) -> tuple[np.ndarray, np.ndarray]:

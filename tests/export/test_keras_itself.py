@@ -111,6 +111,7 @@ def test_what_keras_cannot_call(tmp_path):
         read_keras(model).reference(np.zeros((12, 4), np.float32))
 
 
+@pytest.mark.slow
 def test_outputs_of_a_width_that_nobody_knows(tmp_path):
     def transposed(steps: int | None) -> Any:
         import keras

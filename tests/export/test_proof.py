@@ -39,6 +39,7 @@ def one_answer(steps: int | None, activation: str, head: str):
     return model
 
 
+@pytest.mark.slow
 def test_at_the_edge_of_chaos_an_export_is_as_good_as_keras(tmp_path):
     """Keras in float32 is 60 to 90 dB from the same network in float64, so no export can be asked for 100."""
     model = recurrence(1.6)
@@ -115,6 +116,7 @@ def test_relu_cells_behind_any_head_answer_as_on_their_windows(tmp_path, head):
         assert snr_db(np.stack(got), want) >= 100, backend
 
 
+@pytest.mark.slow
 def test_a_state_that_runs_away_behind_a_softmax_is_found(tmp_path):
     """The outputs stay within 1 whatever the state does."""
     import keras

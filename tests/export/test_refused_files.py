@@ -362,6 +362,7 @@ def absent(folder: Path) -> Path:
     return folder / "absent.keras"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_what_it_is_and_what_to_do(name, tmp_path, capsys):
     write, words, remedy = CASES[name]

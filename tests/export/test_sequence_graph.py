@@ -75,7 +75,7 @@ MODELS = {
     f.__name__: f
     for f in (bidirectional, last, convolution, causal, backwards, masked, time_distributed, functional, normalized)
 }
-QUICK = ("last",)
+QUICK: tuple[str, ...] = ()
 
 
 @cache

@@ -325,6 +325,7 @@ def test_weights(plain, tmp_path, name, kind):
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # kB
 
 
+@pytest.mark.slow
 def test_weights_that_were_packed_are_read_after_saving_again(plain, tmp_path):
     """The remedy: compression hides how large a file is, and Keras does not compress."""
     import keras
@@ -354,6 +355,7 @@ def test_weights_that_were_packed_are_read_after_saving_again(plain, tmp_path):
     assert read_keras(tmp_path / "again.keras").outputs == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["m.keras", "m.h5"])
 def test_any_flipped_byte_of_the_header_is_an_error_of_ours_or_harmless(plain, tmp_path, kind):
     """A short walk over the structures that h5py and zipfile parse."""

@@ -46,6 +46,7 @@ def blocks(language: str, text: str = README) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
+@pytest.mark.slow
 def test_the_interface_in_python(place, model):
     (code,) = (block for block in blocks("python") if "edgelstm.export" in block)
     rng = np.random.default_rng(1)
@@ -85,6 +86,7 @@ def test_litert_alone(place, model, precision):
     assert snr_db(np.array(answers), np.array(model(xs[None]))[0]) >= TOLERANCES[precision]
 
 
+@pytest.mark.slow
 def test_onnxruntime_alone(place, model):
     (code,) = blocks("python", DEVICES)
     assert call("export", "pump.keras", "-o", "folder", "--format", "onnx").status == 0

@@ -56,6 +56,7 @@ def saved_answers(folder: Path) -> int:
     return 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sequences", [range(10, 15), pytest.param([None] * 5, marks=pytest.mark.slow)])
 def test_a_kill_after_the_save_and_before_the_acknowledgement(start, broker, xs, expected, sequences, tmp_path):
     served = start()

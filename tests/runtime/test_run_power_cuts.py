@@ -36,7 +36,13 @@ def disk(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("before", ["nothing", "a run that was broken off", "an older output"])
-@pytest.mark.parametrize("options", [("--save-every", "0"), ("--save-every", "9", "--window", "3", "--hop", "2")])
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param(("--save-every", "0"), marks=pytest.mark.slow),
+        ("--save-every", "9", "--window", "3", "--hop", "2"),
+    ],
+)
 def test_a_cut_makes_no_difference(bundle, xs, disk, tmp_path, monkeypatch, before, options):
     source = tmp_path / "in.csv"
     command = (bundle, source, "--state", disk / "s", "--output", disk / "answers/out", *options)

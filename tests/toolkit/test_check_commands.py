@@ -19,6 +19,7 @@ ARTIFACTS = 12
 # ---- verify ----
 
 
+@pytest.mark.slow
 def test_golden_vectors_of_every_artifact(bundle):
     done = call("verify", bundle)
     assert done.status == 0
@@ -51,6 +52,7 @@ def test_against_a_keras_file_on_other_data(bundle, keras_file, tmp_path):
         assert checks[label]["parity"]["rmse"] == pytest.approx(np.sqrt((error**2).mean()), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_against_another_model_fails(bundle, keras_file, tmp_path):
     import keras
 

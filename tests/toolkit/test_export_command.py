@@ -71,6 +71,7 @@ def test_a_folder_and_the_default_place(keras_file, tmp_path):
     np.testing.assert_array_equal(first, second)
 
 
+@pytest.mark.slow
 def test_combinations_that_do_not_exist_are_named(keras_file, recorded, tmp_path):
     arguments = ("export", keras_file, "-o", tmp_path / "x.edge", "--calibration", recorded, "--features", "a,b,c")
     done = call(*arguments, "--precision", "float32,int8")
@@ -159,6 +160,7 @@ def test_calibration_as_npy_npz_and_csv_gives_the_same_file(keras_file, recorded
     assert len(hashes) == 1
 
 
+@pytest.mark.slow
 def test_beyond_tolerance_no_bundle_and_a_table(keras_file, tmp_path):
     path = tmp_path / "x.edge"
     arguments = ("export", keras_file, "-o", path, "--precision", "float32,dynamic", "--min-snr", "95")
@@ -174,6 +176,7 @@ def test_beyond_tolerance_no_bundle_and_a_table(keras_file, tmp_path):
     assert {a.precision for a in Bundle.open(path).manifest.artifacts} == {"float32"}
 
 
+@pytest.mark.slow
 def test_a_failing_export_leaves_the_bundle_that_was_there(keras_file, tmp_path):
     path = tmp_path / "x.edge"
     assert call("export", keras_file, "-o", path).status == 0
@@ -350,7 +353,12 @@ def quick(keras_file, output, *more):
 
 
 @pytest.mark.parametrize(
-    ("name", "more"), [("x.edge", ()), ("folder", ()), pytest.param("c", ("--format", "c"), marks=pytest.mark.slow)]
+    ("name", "more"),
+    [
+        ("x.edge", ()),
+        pytest.param("folder", (), marks=pytest.mark.slow),
+        pytest.param("c", ("--format", "c"), marks=pytest.mark.slow),
+    ],
 )
 def test_nothing_is_replaced_unless_asked_for(keras_file, tmp_path, monkeypatch, name, more):
     monkeypatch.setattr(shutil, "which", lambda name: None)  # What the compilers say of it is another test's.
@@ -367,6 +375,7 @@ def test_nothing_is_replaced_unless_asked_for(keras_file, tmp_path, monkeypatch,
     assert {path: path.read_bytes() for path in before} != before
 
 
+@pytest.mark.slow
 def test_what_is_no_bundle_is_never_replaced(keras_file, tmp_path):
     notes, folder = tmp_path / "x.edge", tmp_path / "notes"
     notes.write_text("my notes")
@@ -414,6 +423,7 @@ def test_a_damaged_bundle_can_be_written_again(keras_file, tmp_path):
     assert call("verify", output, "--backend", "native").status == 0
 
 
+@pytest.mark.slow
 def test_progress_without_a_terminal(keras_file, tmp_path):
     done = call(*quick(keras_file, tmp_path / "x.edge", "--precision", "float32,int8"))
     assert done.err.splitlines() == [

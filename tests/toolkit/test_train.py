@@ -60,6 +60,7 @@ def test_normalisation_knows_the_training_part_only(run, series_csv):
     assert run.rows == {"training": 585, "validation": 135, "test": 180}
 
 
+@pytest.mark.slow
 def test_metrics_are_what_plain_keras_says(run, series_csv):
     import keras
 
