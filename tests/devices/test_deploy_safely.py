@@ -83,8 +83,9 @@ def test_two_deployments_wait_for_each_other(board, bundles, wheels, monkeypatch
     long = tmp_path / ("x" * 120)
     long.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(long))
-    place = located("pump", str(base(board)), False)
     with Board(board.host, board.options) as first:
+        # As the board itself calls it, which sees its home elsewhere.
+        place = located("pump", first.probe("~/.local/share/edgelstm/pump").base, False)
         first.call(Hold(**plain(place)))
         command = [sys.executable, "-m", "edgelstm.toolkit.cli", "deploy", bundles["first"], board.host]
         command += [*board.arguments, "--wheels", wheels]
