@@ -203,6 +203,7 @@ def test_the_same_model_gives_the_same_bytes(name, convert):
     assert convert(model(name)) == first
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "convert", [pytest.param(keras_to_onnx_sequence, marks=pytest.mark.slow), keras_to_tflite_sequence]
 )

@@ -58,6 +58,7 @@ def test_the_interface_in_python(place, model):
     assert {a.precision for a in Bundle.open(place / "pump.edge").manifest.artifacts} == {"float32", "int8"}
 
 
+@pytest.mark.slow
 def test_fleets(place, model):
     (code,) = (block for block in blocks("python") if "fleet" in block)
     assert call("export", "pump.keras", "-o", "pump.edge", "--format", "native").status == 0
@@ -70,6 +71,7 @@ def test_fleets(place, model):
     assert names["fleet"].steps(3) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "precision", ["float32", *(pytest.param(p, marks=pytest.mark.slow) for p in ("int8", "int16x8"))]
 )

@@ -139,6 +139,7 @@ def test_streams_leave_memory_and_come_back(bundle, broker, peer, weights, xs, o
         assert "has left" in served.said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("killed", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_windows_answer_when_they_are_due_and_go_on_after_a_restart(bundle, broker, peer, weights, xs, killed):
     """T = 4, hop = 3: answers to timesteps 3, 6, 9, 12; a repetition of one without an answer has none either."""

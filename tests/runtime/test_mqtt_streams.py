@@ -21,6 +21,7 @@ OTHER, THIRD = "plant/8/in", "plant/9/in"
 FILE = "streams.sqlite"
 
 
+@pytest.mark.slow
 def test_a_damaged_stream_is_reported_and_the_others_go_on(start, broker, weights, xs, expected, tmp_path):
     served = start()
     for t in range(3):
@@ -161,6 +162,7 @@ def test_one_topic_too_many_is_reported_and_the_others_go_on(start, broker, xs, 
     served.end()
 
 
+@pytest.mark.slow
 def test_a_topic_that_is_dropped_begins_anew(start, broker, weights, xs, expected, tmp_path):
     served = start()
     for topic in (TOPIC, OTHER):

@@ -35,6 +35,7 @@ def disk(tmp_path, monkeypatch):
     return tmp_path / "disk"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("before", ["nothing", "a run that was broken off", "an older output"])
 @pytest.mark.parametrize(
     "options",

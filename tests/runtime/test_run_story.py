@@ -142,6 +142,7 @@ def test_of_many_at_once_one_gets_the_state(bundle, at, xs):
         assert len(answers(at("o"))) == (5 if first else 10)
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_loses_what_it_did_not_read_and_no_more(bundle, at, xs):
     rows = csv(np.tile(xs, (20, 1))).rstrip("\n")
     at("in.csv").write_text(rows)

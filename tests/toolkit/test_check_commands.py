@@ -202,6 +202,7 @@ MODULES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", MODULES)
 def test_a_missing_backend_is_named_with_the_extra_that_brings_it(bundle, backend, monkeypatch):
     for module in MODULES[backend]:

@@ -58,6 +58,7 @@ def test_the_table_and_the_object_say_what_the_manifest_says(keras_file, tmp_pat
         assert described[artifact.label]["size"] == artifact.size
 
 
+@pytest.mark.slow
 def test_a_folder_and_the_default_place(keras_file, tmp_path):
     copy = shutil.copy(keras_file, tmp_path / "mine.keras")
     assert call("export", copy, "--format", "onnx").status == 0
@@ -111,6 +112,7 @@ def test_bad_arguments_are_refused_and_nothing_is_written(keras_file, tmp_path, 
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
