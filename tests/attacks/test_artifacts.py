@@ -115,7 +115,6 @@ def bundle_with(parts, onnx_file, tmp_path):
     return write
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("what", TFLITE)
 def test_tflite(bundle_with, what):
     change, words = TFLITE[what]
@@ -141,7 +140,6 @@ ONNX = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("what", ONNX)
 def test_onnx(bundle_with, what):
     pytest.importorskip("onnxruntime")
