@@ -169,6 +169,7 @@ def test_golden_vectors_weigh_less_than_what_they_prove(tmp_path):
     assert load(bundle.path).verify().steps == len(golden.outputs)
 
 
+@pytest.mark.slow
 def test_where_inputs_were_made_up_calibration_is_the_first_remedy(tmp_path):
     model = one_answer(None, "tanh", "linear")
     with pytest.raises(ParityError) as made_up:

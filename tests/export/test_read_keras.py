@@ -74,6 +74,7 @@ def test_files_give_the_same_network(name, suffix, tmp_path):
     assert read_keras(path).name == "model"
 
 
+@pytest.mark.slow
 def test_the_reference_gives_every_prefix():
     """Also of a model that gives its last output only, over more timesteps than it was built for."""
     name = "tutorial_stacked"

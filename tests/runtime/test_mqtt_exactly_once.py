@@ -34,6 +34,7 @@ def test_a_message_is_acknowledged_when_it_is_saved_and_its_answer_confirmed(sta
         assert broker.acknowledged() == mid
 
 
+@pytest.mark.slow
 def test_answers_do_not_wait_for_the_disk_but_acknowledgements_do(start, broker, xs, expected):
     start("--save-every", 3)
     broker.send(TOPIC, message(xs[0]), 1)
@@ -92,6 +93,7 @@ def test_a_kill_before_the_save(start, broker, xs, expected, sequences):
     assert close(exchange(broker, message(xs[4], sequences[4]), 5), expected[4])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sequences", [range(3), pytest.param([None] * 3, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("lost", ["the confirmation", "the acknowledgement"])
 def test_a_connection_lost_before(start, broker, xs, expected, sequences, lost):

@@ -89,6 +89,7 @@ def test_what_stands_behind_two_dashes_asks_for_nothing(tmp_path):
     assert call("deploy", tmp_path / "x.edge", "pi@nowhere.invalid", "--", "--json").out == ""
 
 
+@pytest.mark.slow
 def test_a_failed_export_says_what_it_measured(keras_file, tmp_path):
     output = tmp_path / "x.edge"
     done = call("export", keras_file, "-o", output, "--format", "native", "--min-snr", 500, "--json")

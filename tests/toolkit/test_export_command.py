@@ -30,6 +30,7 @@ EVERYTHING = {
 }
 
 
+@pytest.mark.slow
 def test_everything_at_once(bundle, recorded):
     manifest = Bundle.open(bundle).manifest
     assert {a.label for a in manifest.artifacts} == EVERYTHING
@@ -196,6 +197,7 @@ def test_a_model_is_not_overwritten_by_its_bundle(keras_file, tmp_path):
     assert copy.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_place_that_cannot_be_written(keras_file):
     done = call("export", keras_file, "-o", "/proc/x.edge", "--format", "onnx")
     assert done.status == 2
@@ -303,6 +305,7 @@ def test_a_file_for_tflite_runtime_2_14_has_old_operators_only(keras_file, tmp_p
     assert versions[True] <= 9 < versions[False]
 
 
+@pytest.mark.slow
 def test_a_folder_of_c(keras_file, recorded, tmp_path, monkeypatch):
     """As on a machine without a compiler; what the compilers say of it is another test's."""
     monkeypatch.setattr(shutil, "which", lambda name: None)
@@ -354,6 +357,7 @@ def quick(keras_file, output, *more):
     return "export", keras_file, "-o", output, "--format", "native", *more
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "more"),
     [
