@@ -145,6 +145,7 @@ def test_the_network_that_every_bundle_holds_is_proved_whatever_was_asked_for(tm
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_the_least_that_was_asked_for_holds_wherever_it_is_verified(tmp_path):
     bundle = export(recurrence(1.6), tmp_path / "x.edge", formats=["tflite"], min_snr=10)
     assert {a.label: a.min_snr_db for a in bundle.manifest.artifacts} == {"tflite float32": 10, "native float32": 10}

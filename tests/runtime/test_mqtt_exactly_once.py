@@ -21,6 +21,7 @@ from tests.runtime.served import Served
 from tests.waiting import until
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sequences", [(5, 6), (None, None)])
 def test_a_message_is_acknowledged_when_it_is_saved_and_its_answer_confirmed(start, broker, xs, expected, sequences):
     start()

@@ -100,6 +100,7 @@ def test_a_failed_export_says_what_it_measured(keras_file, tmp_path):
     assert [artifact["passed"] for artifact in found["artifacts"]] == [False]
 
 
+@pytest.mark.slow
 def test_a_bad_line_of_input(bundle, tmp_path):
     (tmp_path / "x.csv").write_text("a,b,c\n1,2,3\n1,2\n")
     done = call("run", bundle, tmp_path / "x.csv", "--json")
