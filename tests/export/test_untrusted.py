@@ -20,21 +20,14 @@ import pytest
 from edgelstm.export import read_keras
 from edgelstm.runtime import InputError, UnsupportedModelError
 
+from tests.zoo import saved_in_both_formats
+
 KERAS2 = Path(__file__).parent / "keras2" / "gru_and_activation_layers.h5"
 
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory):
-    """A folder with `m.keras` and `m.h5` of one small model."""
-    import keras
-
-    keras.utils.set_random_seed(1)
-    L = keras.layers
-    model = keras.Sequential([keras.Input((None, 2)), L.LSTM(4, return_sequences=True, name="l"), L.Dense(1, name="d")])
-    folder = tmp_path_factory.mktemp("plain")
-    model.save(folder / "m.keras")
-    model.save(folder / "m.h5")
-    return folder
+    return saved_in_both_formats(tmp_path_factory.mktemp("plain"))
 
 
 def members(path: Path) -> dict[str, bytes]:
