@@ -11,20 +11,24 @@ BY_FILE := --dist loadfile --no-loadscope-reorder
 # What the extension module is built from: an editable install does not see that these have changed.
 ENGINE := setup.py $(wildcard runtime/*.c runtime/engine/*.[ch])
 
-.PHONY: demo test test-lowest test-fast test-devices wheels build-wheels fuzz lint format clean
+.PHONY: demo test test-engine test-lowest test-fast test-devices wheels build-wheels fuzz lint format clean
 
 demo: $(VENV)/.toolkit
 	$(BIN)/edgelstm demo
 
 test: lint $(VENV)/.dev $(LEGACY)/.ready
-	$(BIN)/python -m pytest -n 2 $(BY_FILE) -m "not devices"
+	$(BIN)/python -m pytest -n 2 $(BY_FILE) -m "not compilers and not devices"
+
+# The engine and folders of C by several compilers, with sanitizers, as a library, and over ten million steps.
+test-engine: $(VENV)/.dev
+	$(BIN)/python -m pytest -n 2 $(BY_FILE) -m "compilers and not devices"
 
 # Reading and export with the lowest version of every dependency that pyproject.toml allows.
 test-lowest: $(LOWEST)/.ready
-	if test -x $(LOWEST)/bin/python; then $(LOWEST)/bin/python -m pytest -n 2 $(BY_FILE) -q -m "not slow" $(LOWEST_TESTS); fi
+	if test -x $(LOWEST)/bin/python; then $(LOWEST)/bin/python -m pytest -n 2 $(BY_FILE) -q -m "not slow and not compilers" $(LOWEST_TESTS); fi
 
 test-fast: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2 $(BY_FILE) -m "not slow and not devices" -q
+	$(BIN)/python -m pytest -n 2 $(BY_FILE) -m "not slow and not compilers and not devices" -q
 
 # Wheels of the runtime for boards, into dist, each run in a userland of its processor. Takes Debian's cross compilers,
 # QEMU and mmdebstrap: .ci/system-packages.

@@ -12,13 +12,11 @@ from tests import seeding
 LONGEST = [
     "tests/export/test_zoo.py",
     "tests/devices/test_deploy.py",
-    "tests/export/test_c.py",
     "tests/toolkit/test_train.py",
     "tests/toolkit/test_export_command.py",
     "tests/export/test_read_keras.py",
     "tests/export/test_sequence_graph.py",
     "tests/toolkit/test_check_commands.py",
-    "tests/engine/test_programs.py",
     "tests/engine/test_kernels.py",
 ]
 

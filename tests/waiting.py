@@ -18,7 +18,14 @@ def until(condition: Callable[[], object], what: str, seconds: float = 60, pause
         seconds: the deadline: generous, since machines are slow at times.
         pause: between two looks, longer where a look is dear.
     """
+    assert within(condition, seconds, pause), f"not within {seconds} s: {what}"
+
+
+def within(condition: Callable[[], object], seconds: float, pause: float = PAUSE) -> bool:
+    """Return whether a condition came to hold within so many seconds, as soon as that is known."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        if time.monotonic() >= deadline:
+            return False
         time.sleep(pause)
+    return True

@@ -18,6 +18,7 @@ from edgelstm.runtime.backends import open_artifact
 from edgelstm.runtime.mqtt.payload import PayloadReader
 
 from tests.attacks.budget import damaged, fuzz, rearranged
+from tests.zoo import saved_in_both_formats
 
 pytestmark = pytest.mark.slow
 KERAS2 = Path(__file__).parents[1] / "export" / "keras2" / "gru_and_activation_layers.h5"
@@ -123,15 +124,7 @@ def test_native_files(parts, backend):
 
 @pytest.fixture(scope="module")
 def keras_files(tmp_path_factory):
-    import keras
-
-    keras.utils.set_random_seed(1)
-    L = keras.layers
-    model = keras.Sequential([keras.Input((None, 2)), L.LSTM(4, return_sequences=True, name="l"), L.Dense(1, name="d")])
-    folder = tmp_path_factory.mktemp("keras")
-    model.save(folder / "m.keras")
-    model.save(folder / "m.h5")
-    return folder
+    return saved_in_both_formats(tmp_path_factory.mktemp("keras"))
 
 
 @pytest.mark.parametrize("kind", ["m.keras", "m.h5", "keras2.h5"])

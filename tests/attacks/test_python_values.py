@@ -182,11 +182,10 @@ def test_what_is_pickled_is_the_model_and_a_snapshot(model, xs):
     np.testing.assert_array_equal(other.run(xs[10:20]), stream.run(xs[10:20]))
 
 
+@pytest.mark.parametrize("model", ["numpy", "tflite"], indirect=True)  # The engine allocates nothing.
 @pytest.mark.parametrize("mode", MODES, ids=["carry", "window"])
 def test_a_step_that_runs_out_of_memory_leaves_every_stream_as_it_was(model, xs, mode, monkeypatch):
     """The second session to be stepped fails, as its library's allocation would."""
-    if model.backend == "native":
-        pytest.skip("the engine allocates nothing")
     fleet, stream = model.fleet(3, **mode), model.stream(**mode)
     for x in xs[:10]:
         fleet.step([x, x, x])
@@ -213,6 +212,7 @@ def test_a_step_that_runs_out_of_memory_leaves_every_stream_as_it_was(model, xs,
     assert [fleet.steps(i) for i in range(3)] == [10, 10, 10]
 
 
+@pytest.mark.slow
 def test_a_child_of_a_process_whose_thread_was_stepping(tmp_path):
     """The child has the model for streams of its own; the stream that another thread was stepping is refused."""
     from edgelstm.export.to_native import native_step_file

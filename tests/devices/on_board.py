@@ -10,9 +10,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from edgelstm.runtime import load
+from edgelstm.runtime import load, trial
 from edgelstm.runtime.cli import main
 
+# A process of its own for each bundle takes an emulator minutes; deployments to such boards have it.
+trial._LIBRARIES.clear()
 bundles, out = map(Path, sys.argv[1:])
 checks = {}
 kernel = ""

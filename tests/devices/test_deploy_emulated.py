@@ -54,7 +54,7 @@ def test_a_service_on_mqtt_goes_on_from_version_to_version(architecture, bundle,
     broker = Mosquitto(tmp_path / "broker").start()
     xs = zoo_inputs("tutorial_stacked", 60, 7)
     service = ["--", "--mqtt", broker.url, "--subscribe", "plant/+/in", "--publish", "plant/{1}/out"]
-    service += ["--state", "{state}/streams"]
+    service += ["--state", "{state}/streams", "--carry"]
     peer = Peer(broker, "plant/+/out")
     try:
         with started(architecture, tmp_path / "board") as board:

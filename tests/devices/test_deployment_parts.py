@@ -107,6 +107,7 @@ NASTY = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NASTY)
 def test_systemd_reads_what_was_meant(name):
     """systemd itself says what it makes of a unit, as the manager of a user who is not root."""

@@ -113,7 +113,7 @@ def test_windows_in_flight_take_no_more_than_is_said(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", ["float32", "int8"])
+@pytest.mark.parametrize("precision", ["int8"])  # Any of the three will do, and each takes half a minute.
 def test_the_counts_are_repeatable(precision, tmp_path):
     """The table against a count here and now. Another release of the compiler may move it a little."""
     require("aarch64-linux-gnu-gcc", "qemu-aarch64")

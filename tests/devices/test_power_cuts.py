@@ -75,6 +75,7 @@ def said(place: dict) -> tuple[str | None, tuple[str, ...]]:
     return model.Model(Path(place["base"])).current, notes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("before", "work"),
     [

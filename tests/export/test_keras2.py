@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from edgelstm.export import export, read_keras
@@ -13,7 +16,7 @@ from tests.export.interpreters import snr_db
 
 FOLDER = Path(__file__).parent / "keras2"
 FILES = sorted(path.name for path in FOLDER.glob("*.*") if path.with_suffix(".npz").exists() and path.suffix != ".npz")
-FEW = ("lstm_hard_sigmoid.keras", "adapted_normalization.h5", "mixed_float16.h5")
+FEW = ("lstm_hard_sigmoid.keras", "adapted_normalization.h5")
 
 
 def recorded(name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -54,3 +57,22 @@ def test_time_major_is_refused_by_name():
 def test_weights_alone_are_no_model():
     with pytest.raises(UnsupportedModelError, match=r"weights only.*load_weights"):
         read_keras(FOLDER / "weights_only.h5")
+
+
+def test_several_axes_are_refused_and_the_last_one_is_read(tmp_path):
+    """As the error says: axis=-1, which Keras 2 also wrote as a list."""
+    name = "adapted_normalization.h5"
+    path = Path(shutil.copy(FOLDER / name, tmp_path / name))
+
+    def set_axis(axis: object) -> None:
+        with h5py.File(path, "r+") as file:
+            config = json.loads(str(file.attrs["model_config"]))
+            config["config"]["layers"][1]["config"]["axis"] = axis
+            file.attrs["model_config"] = json.dumps(config)
+
+    set_axis([1, 2])
+    with pytest.raises(UnsupportedModelError, match=r"several axes \[1, 2\]; use axis=-1"):
+        read_keras(path)
+    set_axis(-1)
+    x, want = recorded(name)
+    assert snr_db(read_keras(path).run(x), want) >= 100

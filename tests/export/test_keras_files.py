@@ -148,6 +148,7 @@ def cudnn_file(path: Path, layers: list[tuple[str, str, dict]]) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kinds", [("CuDNNLSTM", "CuDNNGRU"), ("LSTM", "GRU")])
 def test_cudnn_layout_gives_what_cudnn_computes(tmp_path, kinds):
     """Also where the layers are called LSTM and GRU, which Keras 2 loads from weights in either layout."""

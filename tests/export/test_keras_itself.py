@@ -55,6 +55,7 @@ def as_a_sequence(model: Any, path: Path) -> None:
     assert snr_db(found, np.asarray(model(x[None]))) >= 80
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"carry": True}, {"window": 12}], ids=str)
 def test_outputs_beyond_float32(options, tmp_path):
     """The remedy is other weights."""
@@ -97,6 +98,7 @@ def test_a_layer_that_answers_by_the_length(tmp_path):
     as_a_sequence(with_own_call(by_length), tmp_path / "x.edge")
 
 
+@pytest.mark.slow
 def test_what_keras_cannot_call(tmp_path):
     def never(own: Callable[[Any], Any], x: Any) -> Any:
         raise ValueError("never")
@@ -111,6 +113,7 @@ def test_what_keras_cannot_call(tmp_path):
         read_keras(model).reference(np.zeros((12, 4), np.float32))
 
 
+@pytest.mark.slow
 def test_outputs_of_a_width_that_nobody_knows(tmp_path):
     def transposed(steps: int | None) -> Any:
         import keras

@@ -39,6 +39,7 @@ def one_answer(steps: int | None, activation: str, head: str):
     return model
 
 
+@pytest.mark.slow
 def test_at_the_edge_of_chaos_an_export_is_as_good_as_keras(tmp_path):
     """Keras in float32 is 60 to 90 dB from the same network in float64, so no export can be asked for 100."""
     model = recurrence(1.6)
@@ -115,6 +116,7 @@ def test_relu_cells_behind_any_head_answer_as_on_their_windows(tmp_path, head):
         assert snr_db(np.stack(got), want) >= 100, backend
 
 
+@pytest.mark.slow
 def test_a_state_that_runs_away_behind_a_softmax_is_found(tmp_path):
     """The outputs stay within 1 whatever the state does."""
     import keras
@@ -143,6 +145,7 @@ def test_the_network_that_every_bundle_holds_is_proved_whatever_was_asked_for(tm
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_the_least_that_was_asked_for_holds_wherever_it_is_verified(tmp_path):
     bundle = export(recurrence(1.6), tmp_path / "x.edge", formats=["tflite"], min_snr=10)
     assert {a.label: a.min_snr_db for a in bundle.manifest.artifacts} == {"tflite float32": 10, "native float32": 10}
@@ -167,6 +170,7 @@ def test_golden_vectors_weigh_less_than_what_they_prove(tmp_path):
     assert load(bundle.path).verify().steps == len(golden.outputs)
 
 
+@pytest.mark.slow
 def test_where_inputs_were_made_up_calibration_is_the_first_remedy(tmp_path):
     model = one_answer(None, "tanh", "linear")
     with pytest.raises(ParityError) as made_up:

@@ -60,8 +60,8 @@ def test_steps_follow_the_whole_model(name):
 # Those that are built in every way there is; what is in their layers is written in one way.
 IN_H5 = ("tutorial_deep", "functional", "nested", "stateful", "normalization")
 FILES = [
-    *(pytest.param(name, ".keras", marks=() if name in (*FEW, *IN_H5) else pytest.mark.slow) for name in ZOO),
-    *(pytest.param(name, ".h5", marks=() if name in IN_H5 else pytest.mark.slow) for name in ZOO),
+    *(pytest.param(name, ".keras", marks=() if name in FEW else pytest.mark.slow) for name in ZOO),
+    *(pytest.param(name, ".h5", marks=() if name == "nested" else pytest.mark.slow) for name in ZOO),
 ]
 
 
@@ -74,6 +74,7 @@ def test_files_give_the_same_network(name, suffix, tmp_path):
     assert read_keras(path).name == "model"
 
 
+@pytest.mark.slow
 def test_the_reference_gives_every_prefix():
     """Also of a model that gives its last output only, over more timesteps than it was built for."""
     name = "tutorial_stacked"

@@ -362,6 +362,7 @@ def absent(folder: Path) -> Path:
     return folder / "absent.keras"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_what_it_is_and_what_to_do(name, tmp_path, capsys):
     write, words, remedy = CASES[name]
@@ -382,6 +383,7 @@ def test_what_it_is_and_what_to_do(name, tmp_path, capsys):
     same(remedy(path, tmp_path))
 
 
+@pytest.mark.slow
 def test_verify_against_a_file_that_is_no_model(tmp_path, capsys):
     path = saved_model(tmp_path)
     bundle = exported(tmp_path)
@@ -422,6 +424,7 @@ def custom(path: Path) -> Any:
     return keras.models.load_model(path, custom_objects={"Peephole": Peephole}, compile=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [pytest.param(".keras", marks=pytest.mark.slow), ".h5"])
 def test_a_custom_layer_is_named_and_can_be_passed(tmp_path, suffix):
     """In an `.h5` too, where a message once said to save the model again."""

@@ -93,6 +93,7 @@ KINDS = [
 LEAST = {"float32": 110, "float16": 55, "dynamic": 33, "int8": 40, "int16x8": 60}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", KINDS, ids=lambda n: f"{type(n.layers[0]).__name__}-{n.layers[0].activation}")
 def test_step_graphs_follow_float64(network):
     rng = np.random.default_rng(6)

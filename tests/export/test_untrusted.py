@@ -20,21 +20,14 @@ import pytest
 from edgelstm.export import read_keras
 from edgelstm.runtime import InputError, UnsupportedModelError
 
+from tests.zoo import saved_in_both_formats
+
 KERAS2 = Path(__file__).parent / "keras2" / "gru_and_activation_layers.h5"
 
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory):
-    """A folder with `m.keras` and `m.h5` of one small model."""
-    import keras
-
-    keras.utils.set_random_seed(1)
-    L = keras.layers
-    model = keras.Sequential([keras.Input((None, 2)), L.LSTM(4, return_sequences=True, name="l"), L.Dense(1, name="d")])
-    folder = tmp_path_factory.mktemp("plain")
-    model.save(folder / "m.keras")
-    model.save(folder / "m.h5")
-    return folder
+    return saved_in_both_formats(tmp_path_factory.mktemp("plain"))
 
 
 def members(path: Path) -> dict[str, bytes]:
@@ -325,6 +318,7 @@ def test_weights(plain, tmp_path, name, kind):
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # kB
 
 
+@pytest.mark.slow
 def test_weights_that_were_packed_are_read_after_saving_again(plain, tmp_path):
     """The remedy: compression hides how large a file is, and Keras does not compress."""
     import keras
@@ -354,6 +348,7 @@ def test_weights_that_were_packed_are_read_after_saving_again(plain, tmp_path):
     assert read_keras(tmp_path / "again.keras").outputs == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["m.keras", "m.h5"])
 def test_any_flipped_byte_of_the_header_is_an_error_of_ours_or_harmless(plain, tmp_path, kind):
     """A short walk over the structures that h5py and zipfile parse."""

@@ -71,6 +71,7 @@ def test_one_that_runs_away_streams_by_window_and_is_proved_so(tmp_path):
         assert snr_db(load(bundle.path, backend).stream().run(xs[:199]), want) >= 100, backend
 
 
+@pytest.mark.slow
 def test_carried_all_the_same_it_is_proved_within_its_window(tmp_path):
     model, xs = runaway(), waves(400)
     bundle = export(model, tmp_path / "x.edge", formats=["tflite"], calibration=xs, carry=True)
@@ -83,6 +84,7 @@ def test_carried_all_the_same_it_is_proved_within_its_window(tmp_path):
     assert snr_db(load(bundle.path).stream(window=WINDOW).run(xs[:199]), on_keras(model, xs[:199])) >= 100
 
 
+@pytest.mark.slow
 def test_without_a_window_it_is_refused_with_the_remedy(tmp_path):
     for arguments in ({}, {"precisions": ["int8"], "calibration": waves(400)}):
         with pytest.raises(Exception, match=r"--window T") as raised:
@@ -105,14 +107,14 @@ def on_keras(model, xs: np.ndarray, window: int = WINDOW, hop: int = 1) -> np.nd
     [
         ("tutorial_stacked", {}, "window", 3, 1),
         pytest.param("tutorial_stacked", {"hop": 2}, "window", 3, 2, marks=pytest.mark.slow),
-        ("tutorial_stacked", {"carry": True}, "carry", 3, 1),
+        pytest.param("tutorial_stacked", {"carry": True}, "carry", 3, 1, marks=pytest.mark.slow),
         pytest.param("tutorial_stacked", {"window": 5}, "window", 5, 1, marks=pytest.mark.slow),
         pytest.param("tutorial_stacked", {"window": 5, "carry": True}, "carry", 5, 1, marks=pytest.mark.slow),
-        ("tutorial_sequence", {}, "carry", 3, 1),
+        pytest.param("tutorial_sequence", {}, "carry", 3, 1, marks=pytest.mark.slow),
         pytest.param("tutorial_sequence", {"window": 3, "hop": 3}, "window", 3, 3, marks=pytest.mark.slow),
         pytest.param("gru", {}, "carry", None, 1, marks=pytest.mark.slow),
         pytest.param("gru", {"window": 7, "hop": 2}, "window", 7, 2, marks=pytest.mark.slow),
-        ("masking_last", {"window": 4}, "window", 4, 1),
+        pytest.param("masking_last", {"window": 4}, "window", 4, 1, marks=pytest.mark.slow),
     ],
 )
 def test_what_is_exported_answers_as_keras_does_on_what_it_was_trained_on(tmp_path, name, arguments, mode, window, hop):
@@ -169,6 +171,7 @@ def test_the_distance_is_that_of_keras_from_itself(tmp_path):
     assert bundle.manifest.streaming.carried_snr_db == pytest.approx(snr_db(carried, on_keras(model, xs, 4)), abs=0.1)
 
 
+@pytest.mark.slow
 def test_a_model_of_one_timestep_has_no_memory(tmp_path):
     import keras
 

@@ -46,6 +46,7 @@ def blocks(language: str, text: str = README) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
+@pytest.mark.slow
 def test_the_interface_in_python(place, model):
     (code,) = (block for block in blocks("python") if "edgelstm.export" in block)
     rng = np.random.default_rng(1)
@@ -57,6 +58,7 @@ def test_the_interface_in_python(place, model):
     assert {a.precision for a in Bundle.open(place / "pump.edge").manifest.artifacts} == {"float32", "int8"}
 
 
+@pytest.mark.slow
 def test_fleets(place, model):
     (code,) = (block for block in blocks("python") if "fleet" in block)
     assert call("export", "pump.keras", "-o", "pump.edge", "--format", "native").status == 0
@@ -69,6 +71,7 @@ def test_fleets(place, model):
     assert names["fleet"].steps(3) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "precision", ["float32", *(pytest.param(p, marks=pytest.mark.slow) for p in ("int8", "int16x8"))]
 )
@@ -85,6 +88,7 @@ def test_litert_alone(place, model, precision):
     assert snr_db(np.array(answers), np.array(model(xs[None]))[0]) >= TOLERANCES[precision]
 
 
+@pytest.mark.slow
 def test_onnxruntime_alone(place, model):
     (code,) = blocks("python", DEVICES)
     assert call("export", "pump.keras", "-o", "folder", "--format", "onnx").status == 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import random
 import re
+import select
 import signal
 import sys
 import tempfile
@@ -19,6 +20,8 @@ from pathlib import Path
 
 import numpy as np
 from edgelstm.runtime import cli, load
+
+from tests.waiting import within
 
 # Seconds between saves: at every line, now and then, and never before the end.
 SAVE_EVERY = ("0", "0.002", "0.02", "10")
@@ -112,10 +115,9 @@ class Story:
         try:
             first = self._first(deadline) if goes_on else 1
             data = memoryview(b"".join(self.lines[self._at(first) :])) if first else memoryview(b"")
-            while first and data and time.monotonic() < deadline:
-                with suppress(BlockingIOError, BrokenPipeError):
-                    data = data[os.write(feed, data[:5000]) :]
-                time.sleep(0.0002)
+            with suppress(BrokenPipeError):  # It came to its end.
+                while first and data and select.select([], [feed], [], max(deadline - time.monotonic(), 0))[1]:
+                    data = data[os.write(feed, data[:4096]) :]
         finally:
             if first and not data:
                 os.close(feed)
@@ -134,11 +136,12 @@ class Story:
 
     def _first(self, deadline: float) -> int:
         """The timestep with which it says that the pipe has to go on; 0 if it says nothing in time."""
-        while time.monotonic() < deadline:
-            if found := re.search(r"has to go on with timestep ([\d,]+)\n", self._said.read_text()):
-                return int(found[1].replace(",", ""))
-            time.sleep(0.0005)
-        return 0
+
+        def said() -> re.Match[str] | None:
+            return re.search(r"has to go on with timestep ([\d,]+)\n", self._said.read_text())
+
+        within(said, deadline - time.monotonic(), pause=0.0005)
+        return int(found[1].replace(",", "")) if (found := said()) else 0
 
     def _at(self, timestep: int) -> int:
         """The line of a timestep; of the first, the beginning."""
@@ -146,15 +149,16 @@ class Story:
         return 0 if timestep == 1 else (*good, len(self.lines))[timestep - 1]
 
     def _killed(self, child: int, deadline: float) -> bool:
-        while time.monotonic() < deadline:
-            ended, status = os.waitpid(child, os.WNOHANG)
-            if ended:
-                assert os.waitstatus_to_exitcode(status) == 0, self._said.read_text()
-                return False
-            time.sleep(0.0005)
-        os.kill(child, signal.SIGKILL)
+        """Kill it at the deadline; False if it came to its end before."""
+        process = os.pidfd_open(child)
+        ended, _, _ = select.select([process], [], [], max(deadline - time.monotonic(), 0))
+        os.close(process)
+        if not ended:
+            os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
-        return os.WIFSIGNALED(status)
+        killed = os.WIFSIGNALED(status)
+        assert killed or os.waitstatus_to_exitcode(status) == 0, self._said.read_text()
+        return killed
 
 
 def run(bundle: Path, folder: Path, kills: int, seed: int) -> dict[str, int]:

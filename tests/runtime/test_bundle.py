@@ -61,6 +61,7 @@ def test_every_truncation_is_an_error(bundle, tmp_path):
             load(broken, "numpy")
 
 
+@pytest.mark.slow
 def test_every_flipped_bit_is_an_error_or_harmless(bundle, tmp_path, xs, expected):
     content = bytearray(bundle.read_bytes())
     broken = tmp_path / "broken.edge"
@@ -102,6 +103,7 @@ def test_a_link_that_leaves_the_folder(parts, tmp_path):
         load(folder, "numpy")
 
 
+@pytest.mark.slow
 def test_a_zip_bomb_is_not_unpacked(parts, tmp_path):
     manifest, files = parts
     bomb = bytes(200 * 2**20)

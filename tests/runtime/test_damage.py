@@ -70,6 +70,7 @@ def test_the_manifest_of_a_bundle_in_a_folder(parts, tmp_path, signed):
     assert "sha256sum" not in call("verify", path, "--backend", "numpy").stderr
 
 
+@pytest.mark.slow
 def test_the_files_of_a_bundle_in_a_folder(parts, tmp_path):
     path = write_bundle(tmp_path / "folder", *parts).path
     whole = all_of(path)

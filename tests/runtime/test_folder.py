@@ -95,6 +95,7 @@ def test_others_hidden_folders_are_left_alone(parts, tmp_path):
     assert sorted(os.listdir(tmp_path)) == [*before, "bundle"]
 
 
+@pytest.mark.slow
 def test_two_writers_wait_for_each_other(parts, tmp_path):
     path = write_bundle(tmp_path / "bundle", *parts).path
     code = (

@@ -139,6 +139,7 @@ def test_streams_leave_memory_and_come_back(bundle, broker, peer, weights, xs, o
         assert "has left" in served.said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("killed", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_windows_answer_when_they_are_due_and_go_on_after_a_restart(bundle, broker, peer, weights, xs, killed):
     """T = 4, hop = 3: answers to timesteps 3, 6, 9, 12; a repetition of one without an answer has none either."""
@@ -207,7 +208,9 @@ def test_the_broker_may_come_later_and_go(bundle, broker, xs, expected):
     with Served(bundle, broker.url, "--state", bundle.parent / "states"):
         until(peer.client.is_connected, "the test's client is back")
         peer.publish("plant/7/in", text(xs[1]))
-        assert close(peer.wait("plant/7/out", 2), expected[:2])
+        # The first answer may come again: the broker may have gone before it had confirmed it.
+        until(lambda: len(set(peer.on("plant/7/out"))) >= 2, "two answers")
+        assert close(list(dict.fromkeys(peer.on("plant/7/out"))), expected[:2])
     peer.close()
 
 

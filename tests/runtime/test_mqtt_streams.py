@@ -21,6 +21,7 @@ OTHER, THIRD = "plant/8/in", "plant/9/in"
 FILE = "streams.sqlite"
 
 
+@pytest.mark.slow
 def test_a_damaged_stream_is_reported_and_the_others_go_on(start, broker, weights, xs, expected, tmp_path):
     served = start()
     for t in range(3):
@@ -50,6 +51,7 @@ def test_a_damaged_stream_is_reported_and_the_others_go_on(start, broker, weight
     assert [stream["topic"] for stream in shown["streams"]] == [TOPIC, OTHER]
 
 
+@pytest.mark.slow
 def test_a_file_of_noise_is_kept_and_every_topic_told(start, broker, weights, xs, tmp_path):
     served = start()
     for topic in (TOPIC, OTHER):
@@ -90,6 +92,7 @@ def test_a_sensor_that_counts_anew_has_its_stream_start_again(start, broker, wei
     assert "its numbers start again at 0" in served.end()
 
 
+@pytest.mark.slow
 def test_what_the_broker_sends_again_starts_nothing_again(start, broker, weights, xs, tmp_path):
     """Numbers 0 and 1 of the old count and 0 of the new one are saved and not acknowledged: all of them come again."""
     served = start("--sequence-reset")
@@ -143,6 +146,7 @@ def test_topics_are_forgotten_and_begin_anew(start, broker, weights, xs, tmp_pat
     assert close(exchange(broker, message(xs[2]), 3), textbook_lstm(weights, xs[2:3])[0])
 
 
+@pytest.mark.slow
 def test_one_topic_too_many_is_reported_and_the_others_go_on(start, broker, xs, expected):
     served = start("--max-topics", 2)
     for topic in (TOPIC, OTHER):
@@ -158,6 +162,7 @@ def test_one_topic_too_many_is_reported_and_the_others_go_on(start, broker, xs, 
     served.end()
 
 
+@pytest.mark.slow
 def test_a_topic_that_is_dropped_begins_anew(start, broker, weights, xs, expected, tmp_path):
     served = start()
     for topic in (TOPIC, OTHER):

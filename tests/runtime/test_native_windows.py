@@ -65,6 +65,7 @@ def test_it_answers_when_and_what_keras_does(model, xs, want):
     assert ys.tobytes() == np.array(list(got.values())).tobytes()
 
 
+@pytest.mark.slow
 def test_until_the_window_is_full_partial_answers_on_all_inputs(model, xs):
     got = steps(_native.Windows(model, T, HOP, True), model, xs[:T])
     assert list(got) == [0, 4, 8]

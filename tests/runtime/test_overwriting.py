@@ -127,6 +127,7 @@ def test_the_terminal_may_be_both(bundle, xs, expected):
 # ---- what is no file ----
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [

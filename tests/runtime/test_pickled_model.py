@@ -16,6 +16,7 @@ def answers_of(model, xs):
     return os.getpid(), model.stream().run(xs), model.verify().snr_db, model.backend
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["native", "tflite", "numpy"])
 def test_a_spawned_process_answers_the_same(bundle, xs, backend):
     model = load(bundle, backend)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,19 @@ def in_halves(calls: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
     return halves
 
 
+def cuts(start: Path, calls: list[tuple[Any, ...]], disk: Path) -> Iterator[tuple[int, str]]:
+    """Have the disk be what a cut after so many calls leaves of it, in every way that it may; how many, and the way."""
+    for count in range(len(calls) + 1):
+        for kind in ("all", "names", "synced"):
+            left = Disk(start)
+            for each in calls[:count]:
+                left.do(each)
+            shutil.rmtree(disk)
+            disk.mkdir()
+            left.left(kind, disk)
+            yield count, kind
+
+
 @pytest.fixture
 def disk(tmp_path, monkeypatch):
     """Where the state and the output are; this machine's own disk is not what is cut off."""
@@ -35,8 +49,15 @@ def disk(tmp_path, monkeypatch):
     return tmp_path / "disk"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("before", ["nothing", "a run that was broken off", "an older output"])
-@pytest.mark.parametrize("options", [("--save-every", "0"), ("--save-every", "9", "--window", "3", "--hop", "2")])
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param(("--save-every", "0"), marks=pytest.mark.slow),
+        ("--save-every", "9", "--window", "3", "--hop", "2"),
+    ],
+)
 def test_a_cut_makes_no_difference(bundle, xs, disk, tmp_path, monkeypatch, before, options):
     source = tmp_path / "in.csv"
     command = (bundle, source, "--state", disk / "s", "--output", disk / "answers/out", *options)
@@ -57,19 +78,12 @@ def test_a_cut_makes_no_difference(bundle, xs, disk, tmp_path, monkeypatch, befo
     assert (disk / "answers/out").read_bytes() == want
     calls = in_halves(recorder.calls)
     assert {"create", "write", "fsync", "rename"} <= {call[0] for call in calls}
-    for count in range(len(calls) + 1):
-        for kind in ("all", "names", "synced"):
-            left = Disk(start)
-            for each in calls[:count]:
-                left.do(each)
-            shutil.rmtree(disk)
-            disk.mkdir()
-            left.left(kind, disk)
-            done = call(*command)
-            where = f"{kind}, cut after {count} of {len(calls)}: {calls[count - 1][:2]}"
-            assert done.returncode == 0, f"{where}: {done.stderr}"
-            assert (disk / "answers/out").read_bytes() == want, where
-            assert sorted(path.name for path in disk.rglob("*")) == ["answers", "out", "s"], where
+    for count, kind in cuts(start, calls, disk):
+        done = call(*command)
+        where = f"{kind}, cut after {count} of {len(calls)}: {calls[count - 1][:2]}"
+        assert done.returncode == 0, f"{where}: {done.stderr}"
+        assert (disk / "answers/out").read_bytes() == want, where
+        assert sorted(path.name for path in disk.rglob("*")) == ["answers", "out", "s"], where
 
 
 def test_what_is_replaced_is_whole_at_every_cut(tmp_path, disk, monkeypatch):
@@ -86,19 +100,12 @@ def test_what_is_replaced_is_whole_at_every_cut(tmp_path, disk, monkeypatch):
     with recorded(disk, durable, monkeypatch) as recorder, durable.replacing(target) as temporary:
         write(temporary)
     calls = in_halves(recorder.calls)
-    for count in range(len(calls) + 1):
-        for kind in ("all", "names", "synced"):
-            left = Disk(start)
-            for each in calls[:count]:
-                left.do(each)
-            shutil.rmtree(disk)
-            disk.mkdir()
-            left.left(kind, disk)
-            assert target.read_bytes() in ([b"old" * 50, b"new" * 60] if count < len(calls) else [b"new" * 60])
-            with durable.replacing(target) as temporary:
-                write(temporary)
-            assert target.read_bytes() == b"new" * 60
-            assert sorted(path.name for path in disk.iterdir()) == ["answers", "x"]
+    for count, _ in cuts(start, calls, disk):
+        assert target.read_bytes() in ([b"old" * 50, b"new" * 60] if count < len(calls) else [b"new" * 60])
+        with durable.replacing(target) as temporary:
+            write(temporary)
+        assert target.read_bytes() == b"new" * 60
+        assert sorted(path.name for path in disk.iterdir()) == ["answers", "x"]
 
 
 def test_what_is_not_ours_is_not_written_to(disk, monkeypatch):

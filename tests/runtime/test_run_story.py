@@ -103,6 +103,7 @@ def test_another_file_of_the_same_name_is_read_from_its_beginning(run, at, xs, e
     assert len(answers(at("out.csv"))) == 20
 
 
+@pytest.mark.slow
 def test_standard_input_from_a_file_is_read_on_too(bundle, at, xs, expected):
     for end in (10, 20):
         at("in.csv").write_text(csv(xs[:end]))
@@ -119,6 +120,7 @@ def test_standard_input_from_a_file_is_read_on_too(bundle, at, xs, expected):
     assert len(answers(at("o"))) == 30
 
 
+@pytest.mark.slow
 def test_of_many_at_once_one_gets_the_state(bundle, at, xs):
     for first in (True, False):  # Where there is no state yet, and where there is one.
         source, feed = os.pipe()
@@ -140,6 +142,7 @@ def test_of_many_at_once_one_gets_the_state(bundle, at, xs):
         assert len(answers(at("o"))) == (5 if first else 10)
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_loses_what_it_did_not_read_and_no_more(bundle, at, xs):
     rows = csv(np.tile(xs, (20, 1))).rstrip("\n")
     at("in.csv").write_text(rows)
@@ -284,6 +287,7 @@ def test_save_every_is_a_time(bundle, at, value):
     assert not at("s").exists()
 
 
+@pytest.mark.slow
 def test_every_byte_of_a_state_counts(bundle, at, xs):
     at("in.csv").write_text(csv(xs[:5], "a,b,c"))
     assert call(bundle, at("in.csv"), "--state", at("s"), "--output", at("o")).returncode == 0
@@ -343,6 +347,7 @@ def test_a_pipe_goes_on_behind_its_header(bundle, at, xs, expected, header_again
     np.testing.assert_allclose(answers(at("o")), expected[:20], atol=2e-6)
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments(bundle, tmp_path):
     count = run_kills.run(bundle, tmp_path / "few", 4, seed=1)
     assert sum(count.values()) >= 4

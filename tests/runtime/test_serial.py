@@ -91,6 +91,7 @@ def test_lines_are_answered_as_they_come(start, port, xs, expected):
     np.testing.assert_allclose(numbers(lines(process, len(xs) - 20)), expected[20:], atol=2e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "cut", [".5,1.25\n", ",3\n", "\n", '"b": 1, "c": 2}\n', "mp,humidity,b,c\n", b"\x81\xfe\x00,1\n", b"\xff.5,1,2\n"]
 )

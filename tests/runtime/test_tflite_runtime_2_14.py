@@ -62,8 +62,10 @@ def test_the_environment_is_what_it_should_be():
 
 
 @pytest.mark.parametrize("name", ZOO)
-def test_every_model_in_every_precision(name, tmp_path):
-    precisions = ["float32"] if name in DISCONTINUOUS else list(TOLERANCES)
+def test_every_model(name, tmp_path):
+    # Every other model in half of the precisions: what is new in one of them is in several models.
+    some = ["float32", "dynamic", "int16x8"] if list(ZOO).index(name) % 2 else ["float16", "int8"]
+    precisions = ["float32"] if name in DISCONTINUOUS else some
     bundle = exported(name, tmp_path / "x.edge", precisions)
     done = call("-m", "edgelstm.runtime.cli", "verify", bundle.path, "--json")
     assert done.returncode == 0, done.stderr + done.stdout

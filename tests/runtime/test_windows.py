@@ -73,6 +73,7 @@ def test_a_reset_in_the_middle_of_a_window(model, xs, weights):
     np.testing.assert_allclose(stream.run(xs[20:40]), list(wanted(weights, xs[20:40], T, 2).values()), atol=2e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", [0, 1, 5, 6, 7, 23])
 @pytest.mark.parametrize(("hop", "partial"), [(1, False), (4, False), (4, True), (9, False)])
 def test_snapshots_go_on_to_the_bit(model, xs, at, hop, partial):

@@ -19,6 +19,7 @@ ARTIFACTS = 16
 # ---- verify ----
 
 
+@pytest.mark.slow
 def test_golden_vectors_of_every_artifact(bundle):
     done = call("verify", bundle)
     assert done.status == 0
@@ -51,6 +52,7 @@ def test_against_a_keras_file_on_other_data(bundle, keras_file, tmp_path):
         assert checks[label]["parity"]["rmse"] == pytest.approx(np.sqrt((error**2).mean()), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_against_another_model_fails(bundle, keras_file, tmp_path):
     import keras
 
@@ -86,14 +88,14 @@ def test_bad_arguments_of_verify(bundle, arguments, words):
 
 
 @pytest.mark.slow
-def test_no_drift_in_100_000_steps(bundle, keras_file):
-    """The error of the last 10,000 timesteps is no worse than that of the first."""
-    done = call("verify", bundle, "--against", keras_file, "--steps", 100_000, "--json")
+def test_no_drift_in_40_000_steps(bundle, keras_file):
+    """The error of the last 4,000 timesteps is no worse than that of the first."""
+    done = call("verify", bundle, "--against", keras_file, "--steps", 40_000, "--json")
     assert done.status == 0, done.out
     checks = {check["artifact"]: check for check in json.loads(done.out)["checks"]}
     assert {"tflite float32", "tflite dynamic", "onnx float32", "onnx dynamic"} <= set(checks)
     for label, check in checks.items():
-        assert check["parity"]["steps"] == 100_000
+        assert check["parity"]["steps"] == 40_000
         # The data repeat: whatever accumulates would show, and the two tenths differ by where they begin.
         assert check["last_tenth"]["rmse"] <= 1.05 * check["first_tenth"]["rmse"], label
         assert check["last_tenth"]["snr_db"] >= check["min_snr_db"], label
@@ -202,6 +204,7 @@ MODULES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", MODULES)
 def test_a_missing_backend_is_named_with_the_extra_that_brings_it(bundle, backend, monkeypatch):
     for module in MODULES[backend]:

@@ -89,6 +89,7 @@ def test_what_stands_behind_two_dashes_asks_for_nothing(tmp_path):
     assert call("deploy", tmp_path / "x.edge", "pi@nowhere.invalid", "--", "--json").out == ""
 
 
+@pytest.mark.slow
 def test_a_failed_export_says_what_it_measured(keras_file, tmp_path):
     output = tmp_path / "x.edge"
     done = call("export", keras_file, "-o", output, "--format", "native", "--min-snr", 500, "--json")
@@ -99,6 +100,7 @@ def test_a_failed_export_says_what_it_measured(keras_file, tmp_path):
     assert [artifact["passed"] for artifact in found["artifacts"]] == [False]
 
 
+@pytest.mark.slow
 def test_a_bad_line_of_input(bundle, tmp_path):
     (tmp_path / "x.csv").write_text("a,b,c\n1,2,3\n1,2\n")
     done = call("run", bundle, tmp_path / "x.csv", "--json")
