@@ -3,34 +3,24 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
 
-from ..runtime.activations import UNLIMITED, Function
 from ..runtime.durable import open_regular
 from ..runtime.errors import InputError
-from ..runtime.network import (
-    GRU,
-    LSTM,
-    Activation,
-    Affine,
-    Dense,
-    Layer,
-    LayerNormalization,
-    Masking,
-    Network,
-    SimpleRNN,
-    State,
-)
+from ..runtime.network import ArrayOps, Layer, Network
 from ..runtime.rows import read_table
-from .products import Product, is_large, product_inputs, products
+from .products import Product, is_large, products
+from .stability import bounded_cells
 
+Key: TypeAlias = tuple[str, int]
+FloatArray: TypeAlias = npt.NDArray[Any]
 # What is used of the data: so many timesteps, in pieces of so many at most, each from zero state.
 MAX_STEPS, PIECE = 16_384, 512
 # And so many at most of one long stream.
@@ -39,61 +29,44 @@ MAX_CARRIED = 4096
 MEASURED_SEQUENCES, MEASURED_STEPS = 16, 256
 # So many timesteps of all pieces are added to the second moments at a time.
 _CHUNK = 32
-# Functions with values in [0, 1] and in [-1, 1].
-_GATES = ("sigmoid", "softmax", "hard_sigmoid", "hard_sigmoid_keras2", "sparse_sigmoid")
-_WITHIN_ONE = (*_GATES, "tanh", "softsign", "hard_tanh")
 
 
 @dataclass(frozen=True, eq=False)
 class Recorded:
-    """What the products of one layer multiplied and gave.
+    """What a product multiplied and gave.
 
     Attributes:
-        largest: by the name of an input (see `product_inputs`) the largest absolute values, one for each element.
-        bound: by that name what no value can exceed, infinite where there is no such.
+        largest: the largest absolute values of all its inputs side by side.
+        bound: what these can never exceed, infinite where there is no such.
         moments: Σ zᵀz / count over what the roundings may learn from, z being all the inputs side by side.
         count: of how many.
-        sums: by a product's key the largest absolute values of its columns, without biases.
-        sequences: (T, batch, width) values of `x` on which to compare roundings.
+        sums: the largest absolute values of its columns, without biases.
+        sequences: (T, batch, width) inputs of its layer on which to compare roundings.
         counted: (T, batch), which of them the moments have not seen.
     """
 
-    largest: dict[str, npt.NDArray[np.float64]]
-    bound: dict[str, float]
+    largest: npt.NDArray[np.float64]
+    bound: npt.NDArray[np.float64]
     moments: npt.NDArray[np.float64]
     count: int
-    sums: dict[tuple[str, tuple[str, ...], int], npt.NDArray[np.float64]]
+    sums: npt.NDArray[np.float64]
     sequences: npt.NDArray[np.float32]
     counted: npt.NDArray[np.bool_]
 
-    def largest_of(self, product: Product) -> npt.NDArray[np.float64]:
-        """The largest absolute values of a product's inputs, side by side."""
-        return np.concatenate([self.largest[name] for name in product.inputs])
-
-    def bound_of(self, product: Product) -> npt.NDArray[np.float64]:
-        """What these can never exceed."""
-        return np.concatenate([np.full(len(self.largest[name]), self.bound[name]) for name in product.inputs])
-
     def moments_of(self, product: Product) -> npt.NDArray[np.float64]:
-        """The second moments of a product's inputs."""
-        at, found = 0, []
-        for name, values in self.largest.items():
-            if name in product.inputs:
-                found.append(np.arange(at, at + len(values)))
-            at += len(values)
-        where = np.concatenate(found)
-        return self.moments[np.ix_(where, where)]
+        """The second moments of those inputs that a part of the product has."""
+        return self.moments[np.ix_(product.rows, product.rows)]
 
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """What a network's layers of at least 1,024 weights saw of calibration data, by the layer's name."""
+    """What the products of a network's layers of at least 1,024 weights saw of calibration data, by their keys."""
 
-    layers: dict[str, Recorded]
+    products: dict[tuple[str, int], Recorded]
 
     def of(self, product: Product) -> Recorded:
-        """What the product's layer saw."""
-        return self.layers[product.layer.name]
+        """What the product saw."""
+        return self.products[product.key]
 
 
 def record(network: Network, sequences: npt.NDArray[np.float32], longest: int | None = None) -> Calibration:
@@ -114,7 +87,7 @@ def record(network: Network, sequences: npt.NDArray[np.float32], longest: int | 
     recorder = _Recorder(network, pieces)
     with np.errstate(over="ignore", invalid="ignore"):  # A model that overflows is refused below.
         recorder.run(pieces.transpose(1, 0, 2))
-        if longest is None and any(np.isinf(_cell_bound(layer)) for layer in network.recurrent_layers):
+        if longest is None and not bounded_cells(network):
             recorder.run_carried(sequences.reshape(-1, 1, sequences.shape[2])[:MAX_CARRIED])
     return recorder.result()
 
@@ -128,16 +101,18 @@ def _pieces(sequences: npt.NDArray[np.float32], longest: int) -> npt.NDArray[np.
     return pieces[np.unique(np.linspace(0, len(pieces) - 1, min(len(pieces), most)).astype(int))]
 
 
-class _Recorder:
+class _Recorder(ArrayOps):
+    """Computes as NumPy does, and notes what every product of a large layer is asked for."""
+
     def __init__(self, network: Network, pieces: npt.NDArray[np.float32]) -> None:
         self._network = network
-        self._bounds = _bounds(network)
         self._products = {layer.name: products(layer) for layer in network.layers if is_large(layer)}
-        self._widths: dict[str, dict[str, int]] = {}
-        self._largest: dict[str, Any] = defaultdict(float)
-        self._sums: dict[str, dict[Any, Any]] = defaultdict(lambda: defaultdict(float))
-        self._moments: dict[str, Any] = defaultdict(float)
-        self._pending: dict[str, list[npt.NDArray[Any]]] = defaultdict(list)
+        self._weights = {each.key: each.weights for some in self._products.values() for each in some}
+        self._coming: Iterator[Product] = iter(())
+        self._largest: dict[Key, Any] = defaultdict(float)
+        self._sums: dict[Key, Any] = defaultdict(float)
+        self._moments: dict[Key, Any] = defaultdict(float)
+        self._pending: dict[Key, list[npt.NDArray[Any]]] = defaultdict(list)
         self._sequences: dict[str, list[npt.NDArray[Any]]] = defaultdict(list)
         batch, steps = pieces.shape[:2]
         self._learned = self._to_learn_from(batch, steps)
@@ -158,108 +133,86 @@ class _Recorder:
         return learned if not learned.all() else np.zeros_like(learned)
 
     def run(self, batch: npt.NDArray[np.float32]) -> None:
-        state = self._network.zero_state(batch.shape[1])
+        state: Sequence[FloatArray] = self._network.zero_state(batch.shape[1])
         for start in range(0, len(batch), _CHUNK):
             for x in batch[start : start + _CHUNK]:
-                _, state = self._network.step(state, x, self._observe)
+                _, state = self._network.lower(self, x, state)
             self._note(start)
 
     def run_carried(self, stream: npt.NDArray[np.float32]) -> None:
         self._carried = True
         self.run(stream)
 
+    def apply(
+        self, layer: Layer, inputs: Sequence[FloatArray], states: Sequence[FloatArray]
+    ) -> tuple[FloatArray, Sequence[FloatArray]]:
+        self._coming = iter(self._products.get(layer.name, ()))
+        if layer.name in self._products and not self._carried:
+            self._sequences[layer.name].append(inputs[0][self._measured])
+        return super().apply(layer, inputs, states)
+
+    def product(self, parts: Sequence[tuple[FloatArray, FloatArray]], bias: FloatArray) -> FloatArray:
+        product = next(self._coming, None)
+        if product is not None:
+            self._pending[product.key].append(np.concatenate([x for x, _ in parts], -1))
+        return super().product(parts, bias)
+
     def result(self) -> Calibration:
-        layers: dict[str, Recorded] = {}
         count = int(self._learned.sum())
         counted = ~self._learned[:, self._measured]
         if counted[:MEASURED_STEPS].any():
             counted = counted[:MEASURED_STEPS]
-        for name, widths in self._widths.items():
-            edges = np.cumsum(list(widths.values()))[:-1]
-            largest = dict(zip(widths, np.split(self._largest[name], edges), strict=True))
-            for of, value in largest.items():
-                if not np.isfinite(value).all():
+        bounds = _bounds(self._network)
+        found: dict[Key, Recorded] = {}
+        for name, some in self._products.items():
+            sequences = np.array(self._sequences[name], np.float32)[: len(counted)]
+            for product in some:
+                largest, of_state = self._largest[product.key], _of_state(product)
+                if not np.isfinite(largest).all():
+                    what = "output" if of_state[np.argmin(np.isfinite(largest))] else "input"
                     raise InputError(
-                        f"{self._network.name}: on the calibration data, the {'input' if of == 'x' else 'output'} of "
-                        f"layer {name!r} grows beyond float32; calibrate with inputs like those the model will see, "
-                        "and if it was trained on windows of some timesteps, say how many (--window T)"
+                        f"{self._network.name}: on the calibration data, the {what} of layer {name!r} grows beyond "
+                        "float32; calibrate with inputs like those the model will see, and if it was trained on "
+                        "windows of some timesteps, say how many (--window T)"
                     )
-            layers[name] = Recorded(
-                largest,
-                {of: self._bounds[name][0 if of == "x" else 1] for of in largest},
-                self._moments[name] / max(count, 1),
-                count,
-                dict(self._sums[name]),
-                np.array(self._sequences[name], np.float32)[: len(counted)],
-                counted,
-            )
-        return Calibration(layers)
-
-    def _observe(self, layer: Layer, x: npt.NDArray[Any], last: State, new: State) -> None:
-        if layer.name not in self._products:
-            return
-        assert isinstance(layer, (Dense, LSTM, GRU, SimpleRNN))
-        inputs = product_inputs(layer, x, last)
-        self._widths[layer.name] = {of: values.shape[-1] for of, values in inputs.items()}
-        self._pending[layer.name].append(np.concatenate(list(inputs.values()), -1))
-        if not self._carried:
-            self._sequences[layer.name].append(x[self._measured])
+                of_input, of_output = bounds[name]
+                found[product.key] = Recorded(
+                    largest,
+                    np.where(of_state, of_output, of_input),
+                    self._moments[product.key] / max(count, 1),
+                    count,
+                    self._sums[product.key],
+                    sequences,
+                    counted,
+                )
+        return Calibration(found)
 
     def _note(self, start: int) -> None:
         """Take in the inputs of the last timesteps, from `start` on."""
-        for name, waiting in self._pending.items():
+        for key, waiting in self._pending.items():
             z = np.array(waiting)  # (timesteps, batch, inputs)
             waiting.clear()
-            self._largest[name] = np.maximum(self._largest[name], np.abs(z).max((0, 1)).astype(np.float64))
-            edges = np.cumsum([0, *self._widths[name].values()])
-            at = {of: np.arange(a, b) for of, a, b in zip(self._widths[name], edges, edges[1:], strict=False)}
-            for product in self._products[name]:
-                columns = np.concatenate([at[of] for of in product.inputs])
-                sums = np.abs(z[..., columns].reshape(-1, len(columns)) @ product.weights).max(0)
-                self._sums[name][product.key] = np.maximum(self._sums[name][product.key], sums)
+            self._largest[key] = np.maximum(self._largest[key], np.abs(z).max((0, 1)).astype(np.float64))
+            sums = np.abs(z.reshape(-1, z.shape[2]) @ self._weights[key]).max(0)
+            self._sums[key] = np.maximum(self._sums[key], sums)
             if not self._carried:
                 learned = z[self._learned[start : start + len(z)]].astype(np.float64)
-                self._moments[name] = self._moments[name] + learned.T @ learned
+                self._moments[key] = self._moments[key] + learned.T @ learned
+
+
+def _of_state(product: Product) -> npt.NDArray[np.bool_]:
+    """For each of a product's inputs side by side whether a state of its layer is in it."""
+    return np.repeat(product.of_state, [len(positions) for positions in product.positions])
 
 
 def _bounds(network: Network) -> dict[str, tuple[float, float]]:
     """By the name of a layer, what its inputs and its outputs cannot exceed in absolute value, whatever comes in."""
     bounds: dict[str, tuple[float, float]] = {}
-    bound, width = np.inf, network.features
+    bound = np.inf
     for layer in network.layers:
-        last = bound
-        if isinstance(layer, (LSTM, GRU, SimpleRNN)):
-            bound, width = _cell_bound(layer), layer.units
-        elif isinstance(layer, Dense):
-            bound, width = _function_bound(layer.activation), layer.kernel.shape[1]
-        elif isinstance(layer, Activation):
-            bound = min(_function_bound(layer.function), bound if layer.function.name == "relu" else np.inf)
-        elif isinstance(layer, Affine):
-            bound = float(np.max((bound + np.abs(layer.center)) * np.abs(layer.scale) + np.abs(layer.offset)))
-        elif isinstance(layer, LayerNormalization):
-            bound = float(np.max(np.sqrt(width) * np.abs(layer.gamma) + np.abs(layer.beta)))
-        elif not isinstance(layer, Masking):
-            bound = np.inf
+        last, bound = bound, layer.bound(bound)
         bounds[layer.name] = last, bound
     return bounds
-
-
-def _cell_bound(layer: LSTM | GRU | SimpleRNN) -> float:
-    """What a cell's output cannot exceed: of itself, so that a state carried on for ever cannot either."""
-    bound = _function_bound(layer.activation)
-    if isinstance(layer, SimpleRNN):
-        return bound
-    # The output gate of an LSTM scales by at most 1; a GRU's new state lies between the last and the candidate.
-    return bound if layer.recurrent_activation.name in _GATES else np.inf
-
-
-def _function_bound(function: Function) -> float:
-    if function.name in _WITHIN_ONE:
-        return 1.0
-    if function.name == "relu":
-        slope, maximum, threshold = function.parameters
-        return maximum if slope == 0 and maximum < UNLIMITED and threshold >= 0 else np.inf
-    return np.inf
 
 
 def as_sequences(data: npt.ArrayLike, features: int, source: str = "calibration data") -> npt.NDArray[np.float32]:

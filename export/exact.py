@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..runtime.network import Affine, Layer, Network, State, layer_fields
+from ..runtime.network import ARRAYS, Affine, ArrayOps, Layer, Network, layer_fields
 
 Doubles = npt.NDArray[np.float64]
-Observer = Callable[[Layer, Any, State, State], None]
 
 
 def in_float64(network: Network, disturb: Callable[[Doubles], Doubles] | None = None) -> Network:
@@ -37,15 +36,13 @@ def disturbance(rng: np.random.Generator) -> Callable[[Doubles], Doubles]:
     return lambda weights: weights * (1 + rng.uniform(-1, 1, weights.shape) * np.finfo(np.float32).eps)
 
 
-def run(
-    network: Network, sequences: Sequence[npt.NDArray[Any]], observe: Observer | None = None
-) -> list[npt.NDArray[Any]]:
+def run(network: Network, sequences: Sequence[npt.NDArray[Any]], ops: ArrayOps = ARRAYS) -> list[npt.NDArray[Any]]:
     """Run sequences from zero state, together.
 
     Args:
         network: from `in_float64`, so that it computes in float64.
         sequences: each (T, features), of any lengths.
-        observe: see `Network.step`; called with those sequences that have not ended, the longest first.
+        ops: computes the timesteps, each of those sequences that have not ended, the longest first.
 
     Returns:
         The outputs of each sequence, (T, outputs).
@@ -58,7 +55,7 @@ def run(
         for t in range(lengths[0]):
             going = order[: int((lengths > t).sum())]
             x = np.stack([sequences[i][t] for i in going]).astype(np.float64)
-            y, state = network.step(tuple(part[: len(going)] for part in state), x, observe)
+            y, state = network.lower(ops, x, [part[: len(going)] for part in state])
             for row, i in enumerate(going):
                 outputs[i][t] = y[row]
     return outputs

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from ..runtime.network import GRU, LSTM, Affine, Layer, Masking, Network, SimpleRNN, State
+from ..runtime.activations import FloatArray, Function
+from ..runtime.network import ARRAYS, Affine, ArrayOps, Layer, Masking, Network
 from ..runtime.parity import compare
 from .exact import Doubles, disturbance, in_float64, run
 from .stability import RUNAWAY, bounded_cells, runs_away
@@ -178,32 +179,41 @@ def _strength(network: Network, z: Sequence[Doubles], window: int | None) -> flo
 
 def _share_at_work(double: Network, sequences: Sequence[Doubles]) -> float:
     """The share of the recurrent layers' gates that are neither open nor shut for good, where their sums move."""
-    sums: dict[str, list[Doubles]] = {}
+    listener = _Listener()
+    run(double, sequences, listener)
+    at_work: dict[tuple[str, Function], list[float]] = {}
+    for (layer, _, function), heard in listener.heard.items():
+        sums = np.concatenate(heard)
+        moves = sums.std(0) >= MOVES
+        steepest = np.abs(np.diff(ARRAYS.act(function, np.linspace(-4, 4, 9)))).max()
+        slope = np.abs(ARRAYS.act(function, sums + 0.5) - ARRAYS.act(function, sums - 0.5))
+        at_work.setdefault((layer, function), []).append(float(((slope >= 0.03 * steepest) & moves).mean()))
+    return float(np.mean([np.mean(shares) for shares in at_work.values()])) if at_work else 1.0
 
-    def observe(layer: Layer, x: Doubles, last: State, new: State) -> None:
-        if not isinstance(layer, (LSTM, GRU, SimpleRNN)):
-            return
-        total = x @ layer.kernel + last[0] @ layer.recurrent_kernel + layer.bias
-        if isinstance(layer, GRU):
-            total = total + layer.recurrent_bias
-        sums.setdefault(layer.name, []).append(total)
 
-    run(double, sequences, observe)
-    at_work: list[float] = []
-    for layer in double.recurrent_layers:
-        totals = np.concatenate(sums[layer.name])
-        part_of = np.arange(totals.shape[1]) // layer.units
-        # Keras's order puts the candidate third, in an LSTM as in a GRU; a SimpleRNN has nothing else.
-        candidate = part_of == (0 if isinstance(layer, SimpleRNN) else 2)
-        moves = totals.std(0) >= MOVES
-        for function, columns in (
-            (layer.activation, candidate),
-            (getattr(layer, "recurrent_activation", None), ~candidate),
-        ):
-            if function is None or not columns.any():
-                continue
-            some = totals[:, columns]
-            steepest = np.abs(np.diff(function(np.linspace(-4, 4, 9)))).max()
-            slope = np.abs(function(some + 0.5) - function(some - 0.5))
-            at_work.append(float(((slope >= 0.03 * steepest) & moves[columns]).mean()))
-    return float(np.mean(at_work)) if at_work else 1.0
+class _Listener(ArrayOps):
+    """Computes as NumPy does, and keeps what the functions of layers with states are given.
+
+    Attributes:
+        heard: by the layer's name, the number of the function within it, and the function: for each timestep
+            (sequences, width).
+    """
+
+    def __init__(self) -> None:
+        self.heard: dict[tuple[str, int, Function], list[FloatArray]] = {}
+        self._asked: list[tuple[Function, FloatArray]] = []
+
+    def apply(
+        self, layer: Layer, inputs: Sequence[FloatArray], states: Sequence[FloatArray]
+    ) -> tuple[FloatArray, Sequence[FloatArray]]:
+        self._asked = []
+        y, following = super().apply(layer, inputs, states)
+        # What is given a state, as that of an LSTM's c is, is no gate.
+        gates = [asked for asked in self._asked if states and not any(asked[1] is state for state in following)]
+        for number, (function, sums) in enumerate(gates):
+            self.heard.setdefault((layer.name, number, function), []).append(sums)
+        return y, following
+
+    def act(self, function: Function, x: FloatArray) -> FloatArray:
+        self._asked.append((function, x))
+        return ARRAYS.act(function, x)

@@ -29,7 +29,6 @@ from ..runtime.streaming import Streaming
 from ..runtime.tflite_metadata import METADATA_NAME
 from .calibration import Calibration, as_sequences, record
 from .costs import costs, in_words
-from .description import describe
 from .products import is_integer, products
 from .to_native import native_step_file
 from .to_tflite import INTEGER_PRECISIONS, tflite_sequence_graph, tflite_step_graph
@@ -246,7 +245,7 @@ def export(
     manifest = replace(
         manifest,
         streaming=streaming,
-        layers=describe(network),
+        layers=network.summaries,
         parameters=network.parameters,
         keras_float32=proof.conditioning.keras,
         chaotic_beyond=proof.chaotic_beyond,

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -104,7 +103,7 @@ class Rounding:
         seen = self._calibration.of(product)
         rest = product.weights.T.astype(np.float64) - base
         plain = nearest(rest, scales)
-        learned = by_moments(rest, scales, seen.moments_of(product), seen.count, seen.largest_of(product))
+        learned = by_moments(rest, scales, seen.moments_of(product), seen.count, seen.largest[product.rows])
         if self._error(product, base + learned * scales) < self._error(product, base + plain * scales):
             return learned
         return plain
@@ -133,7 +132,7 @@ def round_network(network: Network, chosen: Iterable[Product], apart: bool, cali
         calibration: what `record` found of the same network; None rounds every weight to the nearest.
     """
     rounding = None if calibration is None else Rounding(calibration)
-    layers: dict[str, Any] = {layer.name: layer for layer in network.layers}
+    layers = {layer.name: layer for layer in network.layers}
     for product in chosen:
         if apart:
             scales = np.concatenate([np.broadcast_to(row_scales(part.T), part.T.shape) for part in product.parts], 1)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..runtime.activations import UNLIMITED, Function
-from ..runtime.network import GRU, LSTM, Network
+from ..runtime.network import Network
 from .exact import in_float64
 
 # Between two stretches of a run, the second twice as late, a state that sums up doubles and a sum of sums quadruples.
@@ -19,10 +19,6 @@ CALM = 3.0
 # And so many times larger than in its first timesteps, no state becomes that has a use.
 RUNAWAY = 1e9
 FIRST, SHORTEST, LONGEST = 32, 2048, 8192
-
-# In [0, 1], and between some bounds.
-_GATES = {"sigmoid", "hard_sigmoid", "hard_sigmoid_keras2", "sparse_sigmoid", "softmax"}
-_BOUNDED = _GATES | {"tanh", "hard_tanh", "softsign"}
 
 
 def runs_away(network: Network, inputs: npt.NDArray[np.floating[Any]]) -> bool:
@@ -69,16 +65,4 @@ def _growth(sizes: list[float]) -> float:
 
 def bounded_cells(network: Network) -> bool:
     """Whether no state can grow faster than by a fixed amount each timestep, whatever the weights."""
-    for layer in network.recurrent_layers:
-        if not _in(layer.activation, _BOUNDED):
-            return False
-        if isinstance(layer, (LSTM, GRU)) and not _in(layer.recurrent_activation, _GATES):
-            return False
-    return True
-
-
-def _in(function: Function, names: set[str]) -> bool:
-    if function.name == "relu":
-        slope, largest, threshold = function.parameters
-        return slope == 0 and threshold >= 0 and largest <= (1 if names is _GATES else UNLIMITED / 2)
-    return function.name in names
+    return all(math.isfinite(layer.bound(math.inf)) for layer in network.recurrent_layers)

@@ -52,7 +52,6 @@ def _is_exported(path: Path) -> bool:
 def describe_keras(path: Path, carry: bool = False, window: int | None = None) -> dict[str, Any]:
     """A Keras file, as a dictionary for `show`."""
     from ..export import read_keras, streaming_of
-    from ..export.description import describe
     from .quiet import quiet
 
     with quiet():
@@ -62,7 +61,7 @@ def describe_keras(path: Path, carry: bool = False, window: int | None = None) -
         "name": network.name,
         "features": [f"x{i}" for i in range(network.features)],
         "outputs": [f"y{i}" for i in range(network.outputs)],
-        "layers": list(describe(network)),
+        "layers": list(network.summaries),
         "parameters": network.parameters,
         "streaming": asdict(streaming_of(network, carry, window)),
         "states": [spec.name for spec in network.states],

@@ -26,7 +26,6 @@ from ...runtime.stream import Stream
 from ...runtime.streaming import Window
 from ..calibration import as_sequences, record
 from ..conditioning import ALLOWANCE
-from ..description import describe
 from ..to_native import native_step_file
 from ..windows import proof_for, streaming_of
 from .compiler import Size, measure, replay
@@ -169,7 +168,7 @@ def export_c(
     written = {
         f"{name}.h": header(
             name,
-            f"{name}: {source.name}, {precision}\n" + "\n".join(describe(source)),
+            f"{name}: {source.name}, {precision}\n" + "\n".join(source.summaries),
             xs,
             ys,
             state,

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from ...runtime.memory import windows_bytes
 from ...runtime.network import Network
 from ...runtime.streaming import Window
-from ..description import describe
 
 if TYPE_CHECKING:
     from .project import CProject
@@ -32,7 +31,7 @@ def readme(project: CProject, network: Network, content: bytes) -> str:
         else f"Not measured: no compiler was there. The weights are {project.weights:,} bytes, a stream's RAM "
         f"{project.state:,} bytes."
     )
-    layers = "\n".join(f"- {line}" for line in describe(network))
+    layers = "\n".join(f"- {line}" for line in network.summaries)
     proof = f"{project.parity.snr_db:.1f} dB over all golden vectors (max |error| {project.parity.max_abs_error:.2e})"
     ran = "The self-test was compiled and run when this was exported." if project.ran else "It was not compiled there."
     flags = " ".join(f"-D{definition}" for definition in project.definitions)

@@ -63,7 +63,7 @@ def native_step_file(
     at = _aligned(elm.HEADER.size + elm.RECORD.size * len(layers))
     records, width = b"", network.features
     for layer, section, how in zip(layers, sections, stored, strict=True):
-        units = _width(layer, width)
+        units = layer.width(width)
         functions = (*_packed_function(layer, "activation"), *_packed_function(layer, "recurrent_activation"))
         epsilon = getattr(layer, "epsilon", 0.0)
         records += elm.RECORD.pack(
@@ -129,14 +129,8 @@ def _padded(content: bytes) -> bytes:
     return content + b"\0" * (_aligned(len(content)) - len(content))
 
 
-def _width(layer: Any, width: int) -> int:
-    if isinstance(layer, (LSTM, GRU, SimpleRNN)):
-        return layer.units
-    return layer.kernel.shape[1] if isinstance(layer, Dense) else width
-
-
 def _stored(layer: Any, precision: str) -> str:
-    if not isinstance(layer, (LSTM, GRU, SimpleRNN, Dense)):
+    if not products(layer):
         return "float32"
     # There the scales and the quantising of inputs would eat up what smaller weights save, in bytes and in time.
     return "float16" if precision == "int8" and not is_large(layer) else precision

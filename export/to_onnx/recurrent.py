@@ -1,4 +1,4 @@
-"""Recurrent layers as ONNX's own operators, and, for what these cannot express, one timestep in plain operators.
+"""Recurrent layers as ONNX's own operators.
 
 Everywhere here a sequence has shape (time, batch, width) and a state (1, batch, units).
 
@@ -9,15 +9,15 @@ another order than Keras's, and their weights are transposed, with a leading axi
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import singledispatch
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
 
-from ...runtime.activations import Function
-from ...runtime.network import GRU, LSTM, Recurrent, SimpleRNN
-from .activations import activate, recurrent_activation
+from ...runtime.activations import UNLIMITED, Function
+from ...runtime.network import GRU, LSTM, Layer, Recurrent, SimpleRNN
 from .writer import MICROSOFT, OnnxWriter, quantize
 
 # Gates of ONNX (LSTM i o f c, GRU z r h) as positions among Keras's (i f c o, z r h).
@@ -29,7 +29,7 @@ _LSTM_GATES, _GRU_GATES = (0, 3, 1, 2), (0, 1, 2)
 _LEAST_UNITS_INT8 = 128
 
 
-def quantizes_activations(precision: str, layer: Recurrent, raw: bool) -> bool:
+def quantizes_activations(precision: str, layer: Layer, raw: bool) -> bool:
     """Whether a layer computes in int8, with activations quantised as they come, rather than in float.
 
     It does in `dynamic` where that is faster; elsewhere `dynamic` weights are int8 in the file and float at work.
@@ -42,9 +42,9 @@ def quantizes_activations(precision: str, layer: Recurrent, raw: bool) -> bool:
     return precision == "dynamic" and wide and not raw and expressible(layer)
 
 
-def expressible(layer: Recurrent) -> bool:
-    """Whether ONNX's own operator can compute the layer's activation functions."""
-    return all(recurrent_activation(function) is not None for function in _functions(layer))
+def expressible(layer: Layer) -> TypeGuard[Recurrent]:
+    """Whether there is an operator for the layer, and it can compute the layer's activation functions."""
+    return isinstance(layer, Recurrent) and all(recurrent_activation(f) is not None for f in _functions(layer))
 
 
 def sequence(
@@ -61,11 +61,10 @@ def sequence(
         raw: whether x has the scales of the model's own inputs.
 
     Returns:
-        (time, batch, units).
+        (time, 1, batch, units): the 1 is an axis for the direction.
     """
     kind, kernel, recurrent_kernel, bias, attributes = _operator(layer)
     attributes |= {"hidden_size": layer.units, **_activations(_functions(layer))}
-    # With its axis for the direction, which `Squeeze` takes away again.
     directed = graph.name(f"{kind}_directed")
     outputs = [directed, *following]
     if quantizes_activations(graph.precision, layer, raw):
@@ -78,7 +77,7 @@ def sequence(
         recurrent_weights = graph.weight("recurrent_kernel", recurrent_kernel.T[None], -1)
         inputs = [x, weights, recurrent_weights, graph.constant("bias", bias), "", *states]
         graph.ops(kind, inputs, outputs, **attributes)
-    return graph.op("Squeeze", directed, graph.axis(1))
+    return directed
 
 
 def _unsigned(graph: OnnxWriter, array: npt.NDArray[np.float32], what: str) -> tuple[str, str, str]:
@@ -91,6 +90,42 @@ def _unsigned(graph: OnnxWriter, array: npt.NDArray[np.float32], what: str) -> t
     values = graph.tensor(f"{what}_uint8", (signed.astype(np.int16) + 128).astype(np.uint8)[None])
     zero_point = graph.tensor(f"{what}_zero_point", np.full(scale.shape, 128, np.uint8))
     return values, graph.constant(f"{what}_scale", scale), zero_point
+
+
+@dataclass(frozen=True)
+class RecurrentActivation:
+    """How the LSTM, GRU and RNN operators call a function."""
+
+    name: str
+    alpha: float | None = None
+    beta: float | None = None
+
+
+def recurrent_activation(function: Function) -> RecurrentActivation | None:
+    """The function as an activation of a recurrent operator, or None where there is no such.
+
+    Left out though ONNX lists it: Softplus, which inside onnxruntime's recurrent operators overflows above 88.
+    """
+    if function.name in _RECURRENT:
+        return _RECURRENT[function.name]
+    if function.name == "elu":
+        return RecurrentActivation("Elu", function.parameters[0])
+    if function.name == "relu":
+        slope, maximum, threshold = function.parameters
+        if threshold == 0 and maximum >= UNLIMITED:
+            return RecurrentActivation("LeakyRelu", slope) if slope else RecurrentActivation("Relu")
+    return None
+
+
+_RECURRENT = {
+    "linear": RecurrentActivation("Affine", 1.0, 0.0),
+    "sigmoid": RecurrentActivation("Sigmoid"),
+    "tanh": RecurrentActivation("Tanh"),
+    "softsign": RecurrentActivation("Softsign"),
+    "hard_sigmoid": RecurrentActivation("HardSigmoid", 1 / 6, 0.5),
+    "hard_sigmoid_keras2": RecurrentActivation("HardSigmoid", 0.2, 0.5),
+    "sparse_sigmoid": RecurrentActivation("HardSigmoid", 0.5, 0.5),
+}
 
 
 def _functions(layer: Recurrent) -> tuple[Function, ...]:
@@ -149,74 +184,3 @@ def _reordered(array: npt.NDArray[np.float32], gates: Sequence[int]) -> npt.NDAr
 
 def _biases(bias: npt.NDArray[np.float32], recurrent: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return np.concatenate([bias, recurrent])[None]
-
-
-@singledispatch
-def step(layer: Any, graph: OnnxWriter, x: str, states: Sequence[str], raw: bool) -> list[str]:
-    """Append one timestep of a layer in plain operators: x (1, batch, inputs); gives the next states."""
-    raise NotImplementedError(type(layer).__name__)
-
-
-@step.register
-def _(layer: LSTM, graph: OnnxWriter, x: str, states: Sequence[str], raw: bool) -> list[str]:
-    h, c = states
-    total = graph.op(
-        "Add", product(graph, x, "kernel", layer.kernel, layer.bias, raw), _recurrent_product(graph, layer, h)
-    )
-    i, f, g, o = _split(graph, total, 4)
-    i, f, o = (activate(graph, layer.recurrent_activation, gate) for gate in (i, f, o))
-    candidate = activate(graph, layer.activation, g)
-    c = graph.op("Add", graph.op("Mul", f, c), graph.op("Mul", i, candidate))
-    return [graph.op("Mul", o, activate(graph, layer.activation, c)), c]
-
-
-@step.register
-def _(layer: GRU, graph: OnnxWriter, x: str, states: Sequence[str], raw: bool) -> list[str]:
-    (h,) = states
-    units = layer.units
-    xz, xr, xh = _split(graph, product(graph, x, "kernel", layer.kernel, layer.bias, raw), 3)
-    if layer.reset_after:
-        hz, hr, hh = _split(
-            graph, product(graph, h, "recurrent_kernel", layer.recurrent_kernel, layer.recurrent_bias), 3
-        )
-    else:
-        gates, bias = layer.recurrent_kernel[:, : 2 * units], layer.recurrent_bias[: 2 * units]
-        hz, hr = _split(graph, product(graph, h, "recurrent_kernel_gates", gates, bias), 2)
-        hh = ""
-    z = activate(graph, layer.recurrent_activation, graph.op("Add", xz, hz))
-    r = activate(graph, layer.recurrent_activation, graph.op("Add", xr, hr))
-    if layer.reset_after:
-        candidate = graph.op("Mul", r, hh)
-    else:
-        matrix, bias = layer.recurrent_kernel[:, 2 * units :], layer.recurrent_bias[2 * units :]
-        candidate = product(graph, graph.op("Mul", r, h), "recurrent_kernel_candidate", matrix, bias)
-    candidate = activate(graph, layer.activation, graph.op("Add", xh, candidate))
-    fresh = graph.op("Mul", graph.op("Sub", graph.number(1.0), z), candidate)
-    return [graph.op("Add", graph.op("Mul", z, h), fresh)]
-
-
-@step.register
-def _(layer: SimpleRNN, graph: OnnxWriter, x: str, states: Sequence[str], raw: bool) -> list[str]:
-    fresh = product(graph, x, "kernel", layer.kernel, layer.bias, raw)
-    return [activate(graph, layer.activation, graph.op("Add", fresh, _recurrent_product(graph, layer, states[0])))]
-
-
-def product(
-    graph: OnnxWriter,
-    x: str,
-    what: str,
-    matrix: npt.NDArray[np.float32],
-    bias: npt.NDArray[np.float32],
-    raw: bool = False,
-) -> str:
-    """Append x · matrix + bias: (…, inputs) → (…, outputs)."""
-    y = graph.op("MatMul", x, graph.weight(what, matrix, 0, raw))
-    return graph.op("Add", y, graph.constant(f"{what}_bias", bias)) if bias.any() else y
-
-
-def _recurrent_product(graph: OnnxWriter, layer: LSTM | SimpleRNN, h: str) -> str:
-    return graph.op("MatMul", h, graph.weight("recurrent_kernel", layer.recurrent_kernel, 0))
-
-
-def _split(graph: OnnxWriter, x: str, parts: int) -> list[str]:
-    return graph.ops("Split", [x], [graph.name("Split") for _ in range(parts)], axis=-1)

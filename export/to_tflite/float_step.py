@@ -1,39 +1,26 @@
-"""One timestep of a network as TFLite operators in float arithmetic: `float32`, `float16`, `dynamic`.
+"""The operators of layers as TFLite operators in float arithmetic: `float32`, `float16`, `dynamic`.
 
 The precisions differ only in how the weights of a matrix product are kept.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import singledispatchmethod
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ...runtime.network import (
-    GRU,
-    LSTM,
-    Activation,
-    Affine,
-    Dense,
-    LayerNormalization,
-    Masking,
-    Network,
-    PReLU,
-    Recurrent,
-    SimpleRNN,
-)
+from ...runtime.activations import UNLIMITED, Function
+from ...runtime.network import Layer, Masking, Ops
 from ..products import Product, is_integer, products
 from ..rounding import nearest, row_scales
-from .activations import activate
-from .ops import Ops
+from .ops import Operators
 from .writer import GraphWriter, Value
 
 
-class FloatStep:
-    """Emits the operators of one timestep, layer by layer.
+class FloatStep(Ops[Value]):
+    """Writes what a timestep computes. Rows have the shape (1, width).
 
     Args:
         graph: where to.
@@ -50,118 +37,96 @@ class FloatStep:
         legacy: bool = False,
         integer: Callable[[Product], bool] = is_integer,
     ) -> None:
-        self.ops = Ops(graph)
+        self.ops = Operators(graph)
         self._precision = precision
         self._legacy = legacy
         self._integer = integer
+        self._coming: Iterator[Product] = iter(())
 
-    def emit(self, network: Network, x: Value, states: Sequence[Value]) -> tuple[Value, list[Value]]:
-        """Append a timestep: (1, features) and the states give (1, outputs) and the next states."""
-        live = None
-        following: list[Value] = []
-        for layer in network.layers:
-            self.ops.scope = layer.name
-            if isinstance(layer, Masking):
-                live = self.ops.any(self.ops.compare("NOT_EQUAL", x, layer.mask_value))
-            elif isinstance(layer, (LSTM, GRU, SimpleRNN)):
-                last = states[len(following) :][: len(layer.state_names)]
-                new = self.recur(layer, x, last)
-                if live is not None:
-                    new = [self.ops.where(live, now, old) for now, old in zip(new, last, strict=True)]
-                following.extend(new)
-                x = new[0]
-            else:
-                x = self.apply(layer, x)
-        self.ops.scope = ""
-        return x, following
+    def apply(self, layer: Layer, inputs: Sequence[Value], states: Sequence[Value]) -> tuple[Value, Sequence[Value]]:
+        self.ops.scope = layer.name
+        self._coming = iter(products(layer))
+        return super().apply(layer, inputs, states)
 
-    def linear(self, product: Product, inputs: Sequence[Value], bias: npt.NDArray[Any] | None) -> Value:
+    def product(self, parts: Sequence[tuple[Value, npt.NDArray[Any]]], bias: npt.NDArray[Any]) -> Value:
+        return self.linear(next(self._coming), [x for x, _ in parts], bias)
+
+    def linear(self, product: Product, inputs: Sequence[Value], bias: npt.NDArray[Any]) -> Value:
         """Σ inputᵢ · weightsᵢ + bias, as one product over the concatenated inputs."""
-        x = inputs[0] if len(inputs) == 1 else self.ops.concat(inputs)
+        x = self.concat(inputs)
         weights = product.weights.T
-        offset = None if bias is None else self.ops.constant(bias)
+        rounded = self._precision == "dynamic" and self._integer(product)
+        if rounded and self._legacy:
+            scales = row_scales(weights)
+            y = self.ops.fully_connected(
+                x, self.ops.constant(nearest(weights, scales), np.int8, [1.0]), None, version=3
+            )
+            return self.ops.add(self.ops.mul(y, self.ops.constant(scales.T)), self.ops.constant(bias[None]))
+        offset = self.ops.constant(bias)
+        if rounded:
+            scales = row_scales(weights)
+            constant = self.ops.constant(nearest(weights, scales), np.int8, [float(s) for s in scales.ravel()])
+            # Version 12 is the first that a runtime which ignores all scales but the first refuses.
+            return self.ops.fully_connected(x, constant, offset, version=12)
         if self._precision == "float16":
             return self.ops.fully_connected(x, self.ops.dequantize(self.ops.constant(weights, np.float16)), offset)
-        if self._precision == "dynamic" and self._integer(product):
-            scales = row_scales(weights)
-            rows, quantized = [float(s) for s in scales.ravel()], nearest(weights, scales)
-            if self._legacy:
-                constant = self.ops.constant(quantized, np.int8, [1.0])
-                y = self.ops.fully_connected(x, constant, None, version=3)
-                y = self.ops.mul(y, self.ops.constant(np.array([rows])))
-                return y if bias is None else self.ops.add(y, self.ops.constant(bias[None]))
-            # Version 12 is the first that a runtime which ignores all scales but the first refuses.
-            return self.ops.fully_connected(x, self.ops.constant(quantized, np.int8, rows), offset, version=12)
         return self.ops.fully_connected(x, self.ops.constant(weights), offset)
 
-    @singledispatchmethod
-    def recur(self, layer: Recurrent, x: Value, state: Sequence[Value]) -> list[Value]:
-        """Next states of a recurrent layer, its output first."""
-        raise NotImplementedError(type(layer).__name__)
+    def act(self, function: Function, x: Value) -> Value:
+        if function.name == "gelu":
+            return self.ops.unary("GELU", x, "GeluOptions", approximate=bool(function.parameters[0]))
+        if function.name == "relu":
+            slope, maximum, threshold = function.parameters
+            if threshold == 0 and (slope == 0 or maximum >= UNLIMITED):
+                leaky = ("LEAKY_RELU", x, "LeakyReluOptions")
+                y = self.ops.unary(*leaky, alpha=slope) if slope else self.ops.unary("RELU", x)
+                return self.minimum(y, maximum) if maximum < UNLIMITED else y
+        return super().act(function, x)
 
-    @recur.register
-    def _(self, layer: LSTM, x: Value, state: Sequence[Value]) -> list[Value]:
-        h, c = state
-        ops, (product,) = self.ops, products(layer)
-        i, f, g, o = ops.split(self.linear(product, [x, h], layer.bias), 4)
-        i, f, o = (activate(ops, layer.recurrent_activation, gate) for gate in (i, f, o))
-        c = ops.add(ops.mul(f, c), ops.mul(i, activate(ops, layer.activation, g)))
-        return [ops.mul(o, activate(ops, layer.activation, c)), c]
+    def vector(self, what: str, values: npt.NDArray[Any]) -> Value:
+        return self.ops.constant(values[None])
 
-    @recur.register
-    def _(self, layer: GRU, x: Value, state: Sequence[Value]) -> list[Value]:
-        (h,) = state
-        ops, split, bias = self.ops, 2 * layer.units, layer.bias + layer.recurrent_bias
-        gates, *candidates = products(layer)
-        sums = self.linear(gates, [x, h], bias[:split])
-        z, r = (activate(ops, layer.recurrent_activation, gate) for gate in ops.split(sums, 2))
-        if layer.reset_after:
-            of_x, of_h = candidates
-            product = self.linear(of_h, [h], layer.recurrent_bias[split:])
-            candidate = ops.add(self.linear(of_x, [x], layer.bias[split:]), ops.mul(r, product))
-        else:
-            candidate = self.linear(candidates[0], [x, ops.mul(r, h)], bias[split:])
-        candidate = activate(ops, layer.activation, candidate)
-        return [ops.add(candidate, ops.mul(z, ops.sub(h, candidate)))]
+    def unary(self, kind: str, x: Value) -> Value:
+        operator, options_type, options = _UNARY[kind]
+        return self.ops.unary(operator, x, options_type, **options)
 
-    @recur.register
-    def _(self, layer: SimpleRNN, x: Value, state: Sequence[Value]) -> list[Value]:
-        (product,) = products(layer)
-        return [activate(self.ops, layer.activation, self.linear(product, [x, state[0]], layer.bias))]
+    def binary(self, kind: str, a: Value | float, b: Value | float) -> Value:
+        return getattr(self.ops, kind)(a, b)
 
-    @singledispatchmethod
-    def apply(self, layer: Any, x: Value) -> Value:
-        """Output of a layer without state."""
-        raise NotImplementedError(type(layer).__name__)
+    def above(self, x: Value, threshold: float, then: Value, otherwise: Value | float) -> Value:
+        return self.ops.where(self.ops.compare("GREATER", x, threshold), then, otherwise)
 
-    @apply.register
-    def _(self, layer: Dense, x: Value) -> Value:
-        (product,) = products(layer)
-        return activate(self.ops, layer.activation, self.linear(product, [x], layer.bias))
+    def split(self, x: Value, parts: int) -> Sequence[Value]:
+        return self.ops.split(x, parts)
 
-    @apply.register
-    def _(self, layer: Affine, x: Value) -> Value:
-        if np.any(layer.center):
-            x = self.ops.sub(x, self.ops.constant(layer.center[None]))
-        if np.any(layer.scale != 1):
-            x = self.ops.mul(x, self.ops.constant(layer.scale[None]))
-        if np.any(layer.offset):
-            x = self.ops.add(x, self.ops.constant(layer.offset[None]))
-        return x
+    def concat(self, rows: Sequence[Value]) -> Value:
+        return rows[0] if len(rows) == 1 else self.ops.concat(rows)
 
-    @apply.register
-    def _(self, layer: LayerNormalization, x: Value) -> Value:
-        ops = self.ops
-        centered = ops.sub(x, ops.mean(x))
-        deviation = ops.unary("SQRT", ops.add(ops.mean(ops.mul(centered, centered)), layer.epsilon))
-        normal = ops.div(centered, deviation)
-        return ops.add(ops.mul(normal, ops.constant(layer.gamma[None])), ops.constant(layer.beta[None]))
+    def mean(self, x: Value) -> Value:
+        return self.ops.mean(x)
 
-    @apply.register
-    def _(self, layer: Activation, x: Value) -> Value:
-        return activate(self.ops, layer.function, x)
+    def masked(self, layer: Masking, x: Value) -> tuple[Value, Value]:
+        self.ops.scope = layer.name
+        return self.ops.any(self.ops.compare("NOT_EQUAL", x, layer.mask_value)), x
 
-    @apply.register
-    def _(self, layer: PReLU, x: Value) -> Value:
-        below = self.ops.mul(self.ops.minimum(x, 0.0), self.ops.constant(layer.slope[None]))
-        return self.ops.add(self.ops.maximum(x, 0.0), below)
+    def hold(self, gate: Value, old: Value, new: Value) -> Value:
+        return self.ops.where(gate, new, old)
+
+
+_UNARY: dict[str, tuple[str, str | None, dict[str, Any]]] = {
+    **{
+        kind: (operator, None, {})
+        for kind, operator in {
+            "neg": "NEG",
+            "abs": "ABS",
+            "exp": "EXP",
+            "log": "LOG",
+            "sqrt": "SQRT",
+            "tanh": "TANH",
+            "sigmoid": "LOGISTIC",
+            "elu": "ELU",
+        }.items()
+    },
+    "softmax": ("SOFTMAX", "SoftmaxOptions", {"beta": 1.0}),
+    "log_softmax": ("LOG_SOFTMAX", "LogSoftmaxOptions", {}),
+}

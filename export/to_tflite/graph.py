@@ -52,7 +52,7 @@ def tflite_step_graph(
     x = graph.tensor("x", (1, network.features))
     states = [graph.tensor(spec.name, (1, spec.units)) for spec in network.states]
     network = _rounded(network, precision, calibration, integer)
-    y, following = _step(graph, precision, calibration, legacy, integer).emit(network, x, states)
+    y, following = network.lower(_step(graph, precision, calibration, legacy, integer), x, states)
     names = [spec.name for spec in network.states]
     model.signature(
         "step",
@@ -159,7 +159,7 @@ def _body(graph: GraphWriter, carried: list[Value], network: Network, step: Floa
     graph.op("GATHER", [x, t], [now], 1, "GatherOptions", axis=1)
     flat = graph.tensor("x_now", (1, network.features))
     graph.op("RESHAPE", [now, graph.constant("flat", [1, network.features], np.int32)], [flat])
-    y, following = step.emit(network, flat, states)
+    y, following = network.lower(step, flat, states)
     if network.return_sequences:
         where = graph.tensor("where", (2,), np.int32)
         graph.op(

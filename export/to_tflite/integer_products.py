@@ -1,4 +1,4 @@
-"""One timestep of a network as TFLite operators whose matrix products are integer: `int8` and `int16x8`.
+"""The operators of layers as TFLite operators whose matrix products are integer: `int8` and `int16x8`.
 
 Everything but the products is the float step: the states, the gates and all that is element-wise are float32, a few
 hundred numbers whose rounding would cost precision and save nothing. A product multiplies int16 inputs with int8
@@ -47,7 +47,7 @@ Floats = npt.NDArray[np.float64]
 
 
 class IntegerProducts(FloatStep):
-    """Emits the operators of one timestep, layer by layer.
+    """Writes what a timestep computes.
 
     Args:
         graph: where to.
@@ -68,7 +68,7 @@ class IntegerProducts(FloatStep):
         self._calibration = calibration
         self._rounding = None if calibration is None else Rounding(calibration)
 
-    def linear(self, product: Product, inputs: Sequence[Value], bias: npt.NDArray[Any] | None) -> Value:
+    def linear(self, product: Product, inputs: Sequence[Value], bias: npt.NDArray[Any]) -> Value:
         """Σ inputᵢ · weightsᵢ + bias, float to float."""
         if not self._integer(product):
             return super().linear(product, inputs, bias)
@@ -97,7 +97,7 @@ class IntegerProducts(FloatStep):
         total = ops.mul(total, ops.constant(factors.T))
         if len(parts) > 1:
             total = ops.add(*ops.split(total, len(parts)))
-        return total if bias is None or not bias.any() else ops.add(total, ops.constant(bias[None]))
+        return total if not bias.any() else ops.add(total, ops.constant(bias[None]))
 
 
 def _rounded(
@@ -122,7 +122,7 @@ def _largest_sum(
     columns: slice,
     reach: Floats,
     factors: Floats,
-    bias: npt.NDArray[Any] | None,
+    bias: npt.NDArray[Any],
 ) -> float:
     """What the sums of some columns of integer rows may reach before they are clipped, in steps of 1 / 127.
 
@@ -135,14 +135,14 @@ def _largest_sum(
     # of the real row.
     real = product.weights.T.astype(np.float64) * reach
     whole = _mean_square(real, moments)
-    peaks = np.divide(seen.sums[product.key] ** 2, whole, out=np.ones_like(whole), where=whole > 0)
+    peaks = np.divide(seen.sums**2, whole, out=np.ones_like(whole), where=whole > 0)
     peaks = np.tile(peaks, len(rows) // len(real))
     bound = np.abs(weights).sum(1)
     largest = np.sqrt(_mean_square(weights, moments[columns, columns]) * peaks) * MARGIN
     largest = np.maximum(largest, bound * LEAST_OF_BOUND)
     flat = product.functions and all(function.name in ("sigmoid", "tanh") for function in product.functions)
     if flat and weights.shape[1] == rows.shape[1]:
-        most = FLAT + (0 if bias is None else np.abs(bias))
+        most = FLAT + np.abs(bias)
         largest[: len(real)] = np.minimum(largest[: len(real)], most / factors[: len(real), 0])
     return float(np.minimum(largest, bound).max()) or 1.0
 
@@ -154,9 +154,9 @@ def _mean_square(weights: Floats, moments: Floats) -> Floats:
 
 def _reach(product: Product, seen: Recorded, coarsest: float) -> Floats:
     """For each input of a product what its int16 is scaled to hold."""
-    largest, bound = seen.largest_of(product), seen.bound_of(product)
+    largest, bound = seen.largest, seen.bound
     known = np.where(np.isfinite(bound), bound * LEAST_OF_BOUND, 0.0)
-    margin = [MARGIN if name == "x" else STATE_MARGIN for name in product.inputs]
+    margin = [STATE_MARGIN if of_state else MARGIN for of_state in product.of_state]
     room = np.repeat(margin, [len(part) for part in product.parts])
     reach = np.minimum(np.maximum(np.where(largest > 0, largest, 1.0) * room, known), bound)
     weight = np.abs(product.weights).max(1) * reach

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from .writer import GraphWriter, Value
 
 
-class Ops:
+class Operators:
     """Operators of one subgraph. Shapes are (1, width); names carry the layer's name."""
 
     def __init__(self, graph: GraphWriter) -> None:
@@ -64,38 +64,34 @@ class Ops:
         self.graph.op("FULLY_CONNECTED", inputs, [out], version, "FullyConnectedOptions")
         return out
 
-    def add(self, a: Value, b: Value | float) -> Value:
+    def add(self, a: Value | float, b: Value | float) -> Value:
         """a + b."""
         return self._binary("ADD", a, b, "AddOptions")
 
-    def sub(self, a: Value, b: Value | float) -> Value:
+    def sub(self, a: Value | float, b: Value | float) -> Value:
         """a - b."""
         return self._binary("SUB", a, b, "SubOptions")
 
-    def mul(self, a: Value, b: Value | float) -> Value:
+    def mul(self, a: Value | float, b: Value | float) -> Value:
         """a · b."""
         return self._binary("MUL", a, b, "MulOptions")
 
-    def div(self, a: Value, b: Value) -> Value:
+    def div(self, a: Value | float, b: Value | float) -> Value:
         """a / b."""
         return self._binary("DIV", a, b, "DivOptions")
 
-    def maximum(self, a: Value, b: Value | float) -> Value:
+    def maximum(self, a: Value | float, b: Value | float) -> Value:
         """max(a, b)."""
         return self._binary("MAXIMUM", a, b, "MaximumMinimumOptions")
 
-    def minimum(self, a: Value, b: Value | float) -> Value:
+    def minimum(self, a: Value | float, b: Value | float) -> Value:
         """min(a, b)."""
         return self._binary("MINIMUM", a, b, "MaximumMinimumOptions")
-
-    def clip(self, a: Value, low: float, high: float) -> Value:
-        """a between low and high."""
-        return self.minimum(self.maximum(a, low), high)
 
     def compare(self, operator: str, a: Value, b: Value | float) -> Value:
         """GREATER, GREATER_EQUAL or NOT_EQUAL, giving bool."""
         options = {"GREATER": "GreaterOptions", "GREATER_EQUAL": "GreaterEqualOptions"}
-        other = self._operand(a, b)
+        other = self._operand(b, a.dtype)
         out = self.graph.tensor(self._name(operator.lower()), a.shape, np.bool_)
         self.graph.op(operator, [a, other], [out], 1, options.get(operator, "NotEqualOptions"))
         return out
@@ -110,7 +106,7 @@ class Ops:
     def where(self, condition: Value, a: Value, b: Value | float) -> Value:
         """a where the condition holds, else b; a gives type, shape and scale."""
         out = self._like(a, "select", a.shape)
-        self.graph.op("SELECT_V2", [condition, a, self._operand(a, b)], [out], 1, "SelectV2Options")
+        self.graph.op("SELECT_V2", [condition, a, self._operand(b, a.dtype)], [out], 1, "SelectV2Options")
         return out
 
     def mean(self, a: Value) -> Value:
@@ -141,15 +137,16 @@ class Ops:
         self.graph.op("DEQUANTIZE", [a], [out], version, "DequantizeOptions")
         return out
 
-    def _binary(self, operator: str, a: Value, b: Value | float, options_type: str, **options: Any) -> Value:
-        other = self._operand(a, b)
-        width = max(a.shape[1], other.shape[-1] if other.shape else 1)
-        out = self.graph.tensor(self._name(operator.lower()), (1, width), a.dtype)
-        self.graph.op(operator, [a, other], [out], 1, options_type, **options)
+    def _binary(self, operator: str, a: Value | float, b: Value | float, options_type: str) -> Value:
+        dtype = next(value.dtype for value in (a, b) if isinstance(value, Value))
+        one, other = self._operand(a, dtype), self._operand(b, dtype)
+        width = max(value.shape[-1] if value.shape else 1 for value in (one, other))
+        out = self.graph.tensor(self._name(operator.lower()), (1, width), dtype)
+        self.graph.op(operator, [one, other], [out], 1, options_type)
         return out
 
-    def _operand(self, a: Value, b: Value | float) -> Value:
-        return b if isinstance(b, Value) else self.constant(np.full((1, 1), b), a.dtype)
+    def _operand(self, value: Value | float, dtype: np.dtype[Any]) -> Value:
+        return value if isinstance(value, Value) else self.constant(np.full((1, 1), value), dtype)
 
     def _like(self, value: Value, name: str, shape: tuple[int, ...]) -> Value:
         return self.graph.tensor(self._name(name), shape, value.dtype, value.scale)

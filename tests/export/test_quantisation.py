@@ -10,7 +10,7 @@ from edgelstm.export.calibration import record
 from edgelstm.export.products import answers, products
 from edgelstm.export.rounding import by_moments, nearest, round_network, row_scales
 from edgelstm.export.to_tflite import tflite_step_graph
-from edgelstm.export.to_tflite.ops import Ops
+from edgelstm.export.to_tflite.ops import Operators
 from edgelstm.export.to_tflite.writer import ModelWriter
 from edgelstm.runtime.network import GRU, LSTM, Dense, Network, SimpleRNN
 from edgelstm.runtime.parity import TOLERANCES
@@ -107,7 +107,7 @@ def test_rounding_is_never_worse_where_it_was_compared(layer):
     network = Network("n", (layer,), 5, True)
     slow = np.cumsum(RNG.standard_normal((8, 300, 5)), 1).astype(np.float32) * 0.2
     recorded = record(network, slow)
-    seen = recorded.layers["r"]
+    seen = recorded.of(products(layer)[0])
     exact = answers(layer, seen.sequences.astype(np.float64))
 
     def error(with_layer) -> float:
@@ -159,7 +159,7 @@ def test_litert_s_own_sum_overflows_there():
     for inputs, right in ((516, True), (520, False)):
         model = ModelWriter()
         graph = model.graph("step")
-        ops = Ops(graph)
+        ops = Operators(graph)
         x = graph.tensor("x", (1, inputs))
         weights = ops.constant(np.full((2, inputs), 127), np.int8, [1 / 127])
         y = ops.fully_connected(ops.quantize(x, np.int16, 1 / 32767), weights, None, inputs / 32767, version=4)
