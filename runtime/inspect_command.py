@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +102,7 @@ def describe_bundle(bundle: Bundle) -> dict[str, Any]:
         "chaotic_beyond": manifest.chaotic_beyond,
         "training": manifest.training,
         "states": [state.name for state in states],
-        "state_bytes": sum(replace(state, dtype="float32").size for state in states),
+        "state_bytes": sum(state.size for state in states),
         "artifacts": artifacts,
         "versions": manifest.versions,
     }
@@ -128,10 +128,7 @@ def show(description: dict[str, Any], as_json: bool) -> None:
     if description.get("signer"):
         lines.append(("signed by", description["signer"]))
     if description["streaming"] is not None:
-        # A file has its own types; for a bundle and a Keras model, float32 says how much it is.
-        only = [artifact.get("sha256") for artifact in description["artifacts"]] == [None]
-        states = f"{', '.join(description['states'])}: {description['state_bytes']:,} bytes per stream"
-        states += "" if only else " in float32"
+        states = f"{', '.join(description['states'])}: {description['state_bytes']:,} bytes per stream in float32"
         lines.append(("states", states))
     if (own := description.get("keras_float32")) is not None and own["snr_db"] is not None:
         lines.append(("Keras's own", f"float32: {own['snr_db']:.1f} dB against float64"))
@@ -146,7 +143,7 @@ def show(description: dict[str, Any], as_json: bool) -> None:
         )
     for label, tensors in _interfaces(description["artifacts"]):
         print(f"\n{label}\n")
-        print(table(["role", "name", "shape", "type", "scale", "zero point"], [_tensor_row(t) for t in tensors]))
+        print(table(["role", "name", "shape", "type"], [_tensor_row(t) for t in tensors]))
 
 
 def _streaming(streaming: dict[str, Any] | None) -> list[tuple[str, str]]:
@@ -194,12 +191,4 @@ def _tensor_row(tensor: dict[str, Any]) -> list[object]:
     shape = ", ".join("any" if n is None else str(n) for n in tensor["shape"]) + (
         "," if len(tensor["shape"]) == 1 else ""
     )
-    quantised = tensor["scale"] is not None
-    return [
-        tensor["role"],
-        tensor["name"],
-        f"({shape})",
-        tensor["dtype"],
-        f"{tensor['scale']:.9g}" if quantised else "",
-        tensor["zero_point"] if quantised else "",
-    ]
+    return [tensor["role"], tensor["name"], f"({shape})", tensor["dtype"]]
