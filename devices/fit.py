@@ -81,7 +81,7 @@ def _other(artifact: Artifact, profile: DeviceProfile, states: int) -> Fit:
 
 
 def _for_legacy(artifact: Artifact) -> str:
-    if artifact.precision != "dynamic" or artifact.graph != "step":
+    if artifact.precision != "dynamic":
         return ""
     return "tflite-runtime 2.14, the last one there, refuses it unless it was exported with --tflite-runtime-2.14"
 
