@@ -18,8 +18,9 @@ from edgelstm.export import export
 from edgelstm.export.to_c import compiler
 from edgelstm.runtime import Bundle, load
 from edgelstm.runtime.errors import BundleError
+from edgelstm.runtime.parity import TOLERANCES
 
-from tests.export.interpreters import snr_db
+from tests.export.interpreters import litert_sequence, snr_db
 from tests.toolkit.conftest import FEATURES, OUTPUTS, call
 from tests.toolkit.test_train import config, run, series_csv  # noqa: F401
 
@@ -83,6 +84,31 @@ def test_combinations_that_do_not_exist_are_named(keras_file, recorded, tmp_path
     done = call(*arguments, "--precision", "int8", "--format", "onnx")
     assert done.status == 2
     assert "nothing to export: onnx int8" in done.err
+
+
+@pytest.mark.slow
+def test_sequence_graphs_in_every_precision(keras_file, recorded, tmp_path):
+    import keras
+
+    path = tmp_path / "x.edge"
+    arguments = ("export", keras_file, "-o", path, "--graph", "sequence", "--precision", "all", "--features", "a,b,c")
+    done = call(*arguments)
+    assert (done.status, path.exists()) == (2, False)
+    assert "int16x8 and int8 need calibration data" in done.err
+    done = call(*arguments, "--calibration", recorded)
+    assert done.status == 0, done.err
+    assert call("verify", path).status == 0
+    listed = call("inspect", path).out
+    rows = np.loadtxt(recorded, delimiter=",", skiprows=1, dtype=np.float32)[:, [3, 2, 0]]
+    want = keras.models.load_model(keras_file, compile=False)(rows[None]).numpy()[0]
+    with zipfile.ZipFile(path) as archive:
+        for precision, least in TOLERANCES.items():
+            label = f"tflite {precision} (sequence)"
+            (row,) = (line for line in done.out.splitlines() if line.startswith(label))
+            assert row.endswith("ok")
+            assert label in listed
+            file = "model.sequence.tflite" if precision == "float32" else f"model.sequence.{precision}.tflite"
+            assert snr_db(litert_sequence(archive.read(file), rows)[0], want) >= least
 
 
 @pytest.mark.parametrize(
