@@ -175,8 +175,8 @@ def export(
         path: where to: a `.edge` file, or a folder. A bundle that is there is replaced.
         formats: of `tflite`, `onnx`, `native`.
         precisions: of `float32`, `float16`, `dynamic`, `int8`, `int16x8`. Combinations that do not exist are left out.
-        graphs: `step`, to be streamed, and `sequence`, which takes whole sequences. A model that cannot be streamed can
-            be exported as `sequence`, in float32.
+        graphs: `step`, to be streamed, and `sequence`, which takes whole sequences and exists in every precision of
+            TFLite. A model that cannot be streamed can be exported as `sequence`, in float32.
         calibration: (N, T, features) or (T, features) representative raw inputs; needed for TFLite's `int8` and
             `int16x8`. With it, the weights of every precision in int8 are rounded better.
         name: what to call the model; by default what Keras or the file calls it.

@@ -37,16 +37,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--precision",
         default="float32",
         metavar="P,…",
-        help=f"{', '.join(TOLERANCES)}, or all (default: float32); tflite int8 and int16x8 need calibration data",
+        help=f"{', '.join(TOLERANCES)}, or all (default: float32); tflite int8 and int16x8 need calibration data, with "
+        "which the weights of dynamic and of native int8 are rounded better, too",
     )
     parser.add_argument(
         "--graph",
         default="step",
         metavar="G,…",
-        help="step, to be streamed (default); sequence, which takes whole sequences, also of models that cannot stream",
+        help="step, to be streamed (default); sequence, which takes whole sequences: in every precision of tflite, of "
+        "models that cannot stream in float32 alone",
     )
     parser.add_argument(
-        "--calibration", type=Path, metavar="FILE", help="representative raw inputs: .npy, .npz or .csv"
+        "--calibration",
+        type=Path,
+        metavar="FILE",
+        help="recorded raw inputs like those the model will see: .npy, .npz or .csv",
     )
     parser.add_argument("--name", help="what to call the model (default: what Keras calls it)")
     parser.add_argument("--features", metavar="A,B,…", help="names of the inputs, in order")
