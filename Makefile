@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 LEGACY := .venv-tflite-runtime
+MICRO := .venv-tflite-micro
 LOWEST := .venv-lowest
 LOWEST_TESTS := $(addprefix tests/export/test_,keras2.py keras_files.py read_keras.py untrusted.py onnx.py tflite.py zoo.py) \
 	tests/attacks/test_artifacts.py
@@ -16,7 +17,7 @@ ENGINE := setup.py $(wildcard runtime/*.c runtime/engine/*.[ch])
 demo: $(VENV)/.toolkit
 	$(BIN)/edgelstm demo
 
-test: lint $(VENV)/.dev $(LEGACY)/.ready
+test: lint $(VENV)/.dev $(LEGACY)/.ready $(MICRO)/.ready
 	$(BIN)/python -m pytest -n 2 $(BY_FILE) -m "not compilers and not devices"
 
 # The engine and folders of C by several compilers, with sanitizers, as a library, and over ten million steps.
@@ -57,7 +58,7 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(LEGACY) $(LOWEST) runtime/*.so build dist *.egg-info .pytest_cache .ruff_cache demo-output .userlands .node
+	rm -rf $(VENV) $(LEGACY) $(MICRO) $(LOWEST) runtime/*.so build dist *.egg-info .pytest_cache .ruff_cache demo-output .userlands .node
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -78,6 +79,14 @@ $(LEGACY)/.ready: pyproject.toml $(ENGINE)
 		python3.11 -m venv $(LEGACY) && \
 		$(LEGACY)/bin/pip install --quiet --editable . "tflite-runtime==2.14.0" "numpy<2"; \
 	else mkdir -p $(LEGACY); fi
+	touch $@
+
+# TensorFlow Lite Micro's interpreter, by itself. Its package has wheels for few Pythons, so it gets a Python 3.11 too.
+$(MICRO)/.ready: Makefile
+	if python3.11 -c "" 2>/dev/null; then \
+		python3.11 -m venv $(MICRO) && \
+		$(MICRO)/bin/pip install --quiet "tflite-micro==0.dev20261023182759"; \
+	else mkdir -p $(MICRO); fi
 	touch $@
 
 # Python 3.11 is the lowest too; without one, these tests are left out as well.
