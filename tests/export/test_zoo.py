@@ -130,7 +130,19 @@ def test_there_are_enough_models():
     assert len(ZOO) >= 25
 
 
-@pytest.mark.parametrize("name", ["tutorial_stacked", "gru", "masking"])
+@pytest.mark.parametrize("name", ["wide_cells", "wide_masking"])
+def test_no_drift_in_30_000_steps(bundles, name):
+    """Integer products: what accumulates would show in the last tenth, and the data do not repeat."""
+    xs = zoo_inputs(name, 30_000, 5)
+    want = network(name).reference(xs)
+    for precision in ("dynamic", "int8", "int16x8"):
+        step = content(bundles(name), "tflite", "step", precision)
+        assert step is not None
+        squares = np.square(litert_steps(step, xs) - want).reshape(10, -1).mean(1)
+        assert squares[-1] <= 1.2 * squares[0], precision
+
+
+@pytest.mark.parametrize("name", ["tutorial_stacked", "gru", "masking", "wide_cells"])
 def test_exporting_twice_gives_the_same_bytes(bundles, tmp_path, name):
     first = bundles(name)
     calibration = np.stack([zoo_inputs(name, 400, 100 + i) for i in range(8)])

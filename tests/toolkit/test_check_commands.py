@@ -93,7 +93,8 @@ def test_no_drift_in_40_000_steps(bundle, keras_file):
     done = call("verify", bundle, "--against", keras_file, "--steps", 40_000, "--json")
     assert done.status == 0, done.out
     checks = {check["artifact"]: check for check in json.loads(done.out)["checks"]}
-    assert {"tflite float32", "tflite dynamic", "onnx float32", "onnx dynamic"} <= set(checks)
+    integer = {"tflite int8", "tflite int16x8", "native int8"}
+    assert {"tflite float32", "tflite dynamic", "onnx float32", "onnx dynamic"} | integer <= set(checks)
     for label, check in checks.items():
         assert check["parity"]["steps"] == 40_000
         # The data repeat: whatever accumulates would show, and the two tenths differ by where they begin.
