@@ -163,14 +163,14 @@ def forecaster(rows: np.ndarray, layers: list[Any], steps: int, stride: int, epo
 def beijing(K, L) -> Case:
     rows = beijing_table()
     layers = [L.LSTM(32, return_sequences=True), L.LSTM(16, return_sequences=True), L.Dense(1)]
-    return Case(forecaster(rows[:16_000], layers, 48, 16, 4, 5e-3), rows[None, :8000], rows[16_500 : 16_500 + STEPS])
+    return Case(forecaster(rows[:16_000], layers, 48, 16, 3, 5e-3), rows[None, :8000], rows[16_500 : 16_500 + STEPS])
 
 
 @study
 def beijing_relu(K, L) -> Case:
     rows = beijing_table()
     layers = [L.LSTM(units, activation="relu", return_sequences=True) for units in (32, 16)]
-    model = forecaster(rows[:16_000], [*layers, L.Dense(1)], 48, 16, 4, 2e-3)
+    model = forecaster(rows[:16_000], [*layers, L.Dense(1)], 48, 16, 3, 2e-3)
     return Case(model, rows[None, :8000], rows[16_500 : 16_500 + STEPS])
 
 
@@ -211,7 +211,7 @@ def indoor(K, L) -> Case:
     y = np.repeat(np.eye(2)[labels][:, None], longest, 1)
     layers = [L.LSTM(16, return_sequences=True), L.LSTM(16, return_sequences=True), L.Dense(2, "softmax")]
     model = K.Sequential([K.Input((None, 4)), *layers])
-    fitted(model, x[:220], y[:220], 12, 5e-3, "categorical_crossentropy")
+    fitted(model, x[:220], y[:220], 8, 5e-3, "categorical_crossentropy")
     stream = np.concatenate(sequences)
     return Case(model, stream[None, :8000], stream[-STEPS:])
 

@@ -25,7 +25,7 @@ PYTHON = Path(__file__).parents[2] / ".venv-tflite-micro" / "bin" / "python"
 pytestmark = pytest.mark.slow
 
 PRECISIONS = ("float32", "int8", "int16x8")
-MASK_VALUE = -10.0
+MASK_VALUE = -3.0
 
 # By the interpreter's own calls alone. It knows no signatures: inputs and outputs have the file's order.
 OWN_CALLS = """
@@ -57,11 +57,10 @@ np.save(sys.argv[3], np.array(ys))
 
 @pytest.fixture(scope="module", autouse=True)
 def environment():
-    if PYTHON.exists():
-        return
-    (pytest.fail if os.environ.get("EDGELSTM_ALL_TOOLS") else pytest.skip)(
-        "no .venv-tflite-micro: it takes a Python 3.11 called python3.11 and Linux on x86-64 (see Makefile)"
-    )
+    if not PYTHON.exists() or subprocess.run([str(PYTHON), "-c", "import tflite_micro"], capture_output=True).returncode:
+        (pytest.fail if os.environ.get("EDGELSTM_ALL_TOOLS") else pytest.skip)(
+            "no tflite-micro in .venv-tflite-micro: its package has wheels for Linux on x86-64 only (see Makefile)"
+        )
 
 
 MODELS: dict[str, Callable[[Any, Any], list[Any]]] = {
