@@ -28,6 +28,7 @@ from ..runtime.stream import Stream
 from ..runtime.streaming import Streaming
 from ..runtime.tflite_metadata import METADATA_NAME
 from .calibration import Calibration, as_sequences, record
+from .costs import costs, in_words
 from .description import describe
 from .products import is_integer, products
 from .to_native import native_step_file
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
 
 SUFFIXES = {"native": "elm"}
 PRECISIONS = tuple(TOLERANCES)
+# Where a precision does not do, what may, the smaller files first.
+MORE_PRECISE = {"int8": ("int16x8", "float16"), "int16x8": ("float16",), "dynamic": ("float16",)}
 _PACKAGES = ("edgelstm", "keras", "tensorflow", "ai-edge-litert", "onnx", "onnxruntime", "tf2onnx", "numpy")
 
 
@@ -105,6 +108,7 @@ class Result:
         parity: of these with Keras's.
         tolerance: what is asked of them.
         keras_float32: how far Keras's own float32 is from the network in float64, where that is known.
+        explanation: where it did not pass, which matrices cost how much and what would help; may be empty.
     """
 
     target: Target
@@ -113,6 +117,7 @@ class Result:
     parity: Parity
     tolerance: Tolerance
     keras_float32: Parity | None = None
+    explanation: str = ""
 
     @property
     def min_snr_db(self) -> float:
@@ -247,15 +252,33 @@ def export(
         chaotic_beyond=proof.chaotic_beyond,
         probabilities=proof.conditioning.probabilities,
     )
+
+    def made_and_replayed(target: Target) -> Result:
+        content = _content(network, target, manifest, recorded, legacy_tflite)
+        tolerance = proof.conditioning.tolerance(target.precision, min_snr)
+        return _replayed(target, content, network, proof.golden, tolerance)
+
+    def explanation(failed: Result) -> str:
+        target = failed.target
+        found = costs(network, target.format, target.precision, recorded, proof.golden, failed.tolerance)
+        said = [in_words(found, recorded)] if found else []
+        for precision in MORE_PRECISE.get(target.precision, ()):
+            other = replace(target, precision=precision)
+            if other.exists and (result := made_and_replayed(other)).passed:
+                said.append(f"in {precision} it would pass, with {result.parity.snr_db:.1f} dB")
+                break
+        return "; ".join(said)
+
     results: list[Result] = []
     for target in made:
         _begin(progress, target, made)
-        content = _content(network, target, manifest, recorded, legacy_tflite)
-        tolerance = proof.conditioning.tolerance(target.precision, min_snr)
-        replayed = _replayed(target, content, network, proof.golden, tolerance)
-        results.append(replace(replayed, keras_float32=proof.conditioning.keras))
+        replayed = made_and_replayed(target)
+        result = replace(replayed, keras_float32=proof.conditioning.keras)
+        if not result.passed:
+            result = replace(result, explanation=explanation(result))
+        results.append(result)
         if report is not None:
-            report(results[-1])
+            report(result)
     return _write(path, manifest, results, proof.golden, keep_going, data is None)
 
 
@@ -410,7 +433,7 @@ def _write(
     passed = [result for result in results if result.passed]
     failed = [result for result in results if not result.passed]
     if failed and not (keep_going and passed):
-        worst = "; ".join(f"{r.target}: {r.tolerance.shortfall(r.parity, manifest.outputs)}" for r in failed)
+        worst = "; ".join(_shortfall(r, manifest.outputs) for r in failed)
         raise ParityError(
             f"{manifest.name}: not within tolerance of Keras, so no bundle is written: {worst}. {_remedies(made_up)}",
             tuple(results),
@@ -434,6 +457,11 @@ def _write(
         golden=File.of("golden.npz", files["golden.npz"]),
     )
     return write_bundle(path, manifest, files)
+
+
+def _shortfall(result: Result, outputs: Sequence[str]) -> str:
+    said = f"{result.target}: {result.tolerance.shortfall(result.parity, outputs)}"
+    return f"{said} ({result.explanation})" if result.explanation else said
 
 
 def _remedies(made_up: bool) -> str:

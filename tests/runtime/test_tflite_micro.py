@@ -57,7 +57,8 @@ np.save(sys.argv[3], np.array(ys))
 
 @pytest.fixture(scope="module", autouse=True)
 def environment():
-    if not PYTHON.exists() or subprocess.run([str(PYTHON), "-c", "import tflite_micro"], capture_output=True).returncode:
+    imported = [str(PYTHON), "-c", "import tflite_micro"]
+    if not PYTHON.exists() or subprocess.run(imported, capture_output=True).returncode:
         (pytest.fail if os.environ.get("EDGELSTM_ALL_TOOLS") else pytest.skip)(
             "no tflite-micro in .venv-tflite-micro: its package has wheels for Linux on x86-64 only (see Makefile)"
         )
