@@ -152,8 +152,9 @@ def _largest_sum(
 
 
 def _room(peak: Floats, typical: Floats, margin: Floats | float) -> Floats:
-    """What may come of values with these peaks, the root of whose mean square is `typical`."""
-    return np.clip(TYPICAL * typical, LEAST_MARGIN * peak, margin * peak)
+    """What may come of values with these peaks, the root of whose mean square is `typical`, or 0 if it is unknown."""
+    known = np.clip(TYPICAL * typical, LEAST_MARGIN * peak, margin * peak)
+    return np.where(typical > 0, known, margin * peak)
 
 
 def _mean_square(weights: Floats, moments: Floats) -> Floats:
