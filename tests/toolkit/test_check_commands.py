@@ -113,7 +113,7 @@ def test_inspect_a_bundle(bundle):
     assert shown["parameters"] == 4 * 24 * (3 + 24 + 1) + 4 * 16 * (24 + 16 + 1) + 16 * 2 + 2
     assert shown["state_bytes"] == 2 * (24 + 16) * 4
     assert len(shown["artifacts"]) == ARTIFACTS
-    assert all(len(a["sha256"]) == 64 and a["snr_db"] > 18 for a in shown["artifacts"])
+    assert all(len(a["sha256"]) == 64 and a["snr_db"] >= 30 for a in shown["artifacts"])
 
 
 def test_inspect_keras_files_and_exported_files_alike(bundle, keras_file, tmp_path):
