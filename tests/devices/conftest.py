@@ -14,7 +14,7 @@ from tests.devices.boards import DIST, EMULATED, started
 from tests.engine.models import network
 
 NAME = "LSTM 8 32 32 4"
-KINDS = ["here", *(pytest.param(kind, marks=pytest.mark.devices) for kind in EMULATED)]
+KINDS = ["here", *(pytest.param(kind, marks=pytest.mark.devices) for kind in EMULATED)]  # See also `boards.on`.
 
 
 @pytest.fixture(params=KINDS)
