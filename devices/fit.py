@@ -21,7 +21,10 @@ _WHY_NOT = {
         "phone": "it has no Python; an app takes tflite, onnx or c",
         "browser": "it has no Python; a page takes onnx, tflite or c as WebAssembly",
     },
-    "tflite": {"microcontroller": "TensorFlow Lite's interpreter does not run there; export with --format c"},
+    "tflite": {
+        "microcontroller": "TensorFlow Lite's interpreter does not run there, and TensorFlow Lite Micro's was tried on "
+        "a PC only; export with --format c"
+    },
     "onnx": {"microcontroller": "onnxruntime does not run there; export with --format c"},
 }
 

@@ -57,17 +57,17 @@ class FloatStep:
 
     def emit(self, network: Network, x: Value, states: Sequence[Value]) -> tuple[Value, list[Value]]:
         """Append a timestep: (1, features) and the states give (1, outputs) and the next states."""
-        live = None
+        masked = None
         following: list[Value] = []
         for layer in network.layers:
             self.ops.scope = layer.name
             if isinstance(layer, Masking):
-                live = self.ops.any(self.ops.compare("NOT_EQUAL", x, layer.mask_value))
+                masked = self.ops.all(self.ops.compare("EQUAL", x, layer.mask_value))
             elif isinstance(layer, (LSTM, GRU, SimpleRNN)):
                 last = states[len(following) :][: len(layer.state_names)]
                 new = self.recur(layer, x, last)
-                if live is not None:
-                    new = [self.ops.where(live, now, old) for now, old in zip(new, last, strict=True)]
+                if masked is not None:
+                    new = [self.ops.where(masked, old, now) for now, old in zip(new, last, strict=True)]
                 following.extend(new)
                 x = new[0]
             else:

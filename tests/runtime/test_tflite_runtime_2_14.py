@@ -93,7 +93,7 @@ def folders(tmp_path_factory):
     return cache(lambda name: exported(name, folder / name, list(TOLERANCES)).path)
 
 
-@pytest.mark.parametrize("name", ["tutorial_stacked", "gru", "masking"])
+@pytest.mark.parametrize("name", ["tutorial_stacked", "wide_cells", "wide_masking"])
 @pytest.mark.parametrize("precision", TOLERANCES)
 def test_by_the_interpreters_own_calls(name, precision, folders, tmp_path):
     xs = zoo_inputs(name, 300, 3)
