@@ -256,8 +256,7 @@ ENVIRONMENT = {"PYTHONDONTWRITEBYTECODE": "1", "TF_CPP_MIN_LOG_LEVEL": "3", "PAT
 def test_without_the_toolkit_s_packages(keras_file):
     """As on a device: the packages are there or not, and the message says which extra brings them."""
     code = (
-        "import sys; sys.modules['keras'] = None; from edgelstm.runtime.parity import TOLERANCES
-from edgelstm.toolkit.cli import main; sys.exit(main(sys.argv[1:]))"
+        "import sys; sys.modules['keras'] = None; from edgelstm.toolkit.cli import main; sys.exit(main(sys.argv[1:]))"
     )
     for arguments in (["export", keras_file], ["inspect", keras_file]):
         done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
