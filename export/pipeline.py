@@ -1,4 +1,4 @@
-"""The export pipeline: network → artifacts → replay against Keras → bundle."""
+"""The export pipeline: model → artifacts → replay against Keras → bundle."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ import numpy.typing as npt
 from ..runtime import elm
 from ..runtime.backends import Opened, open_artifact
 from ..runtime.bundle import Bundle, write_bundle
-from ..runtime.errors import BackendUnavailableError, InputError, ParityError, UnsupportedModelError
+from ..runtime.errors import BackendUnavailableError, BundleError, InputError, ParityError, UnsupportedModelError
 from ..runtime.golden import Golden
-from ..runtime.manifest import FORMATS, GRAPHS, Artifact, File, Manifest
+from ..runtime.manifest import FORMATS, Artifact, File, Manifest
 from ..runtime.model import replay
 from ..runtime.network import Network
 from ..runtime.parity import TOLERANCES, Parity, Tolerance, least_of_an_output
@@ -28,19 +28,28 @@ from ..runtime.stream import Stream
 from ..runtime.streaming import Streaming
 from ..runtime.tflite_metadata import METADATA_NAME
 from .calibration import Calibration, as_sequences, record
+from .converters import SequenceModel, WindowModel
+from .converters.proof import proof_of_windows
+from .converters.window_files import PRECISIONS as WINDOW_PRECISIONS
+from .converters.window_files import WindowFiles
 from .description import describe
+from .from_keras.call import NotCarriedError
+from .from_keras.file import LoadedModel
+from .from_keras.reference import KerasReference
 from .products import is_integer, products
+from .reading import read_for_sequences, read_model
 from .to_native import native_step_file
 from .to_tflite import INTEGER_PRECISIONS, tflite_sequence_graph, tflite_step_graph
 from .travelling import limit_for, shortened
-from .unstreamable import UnstreamableModel
-from .windows import proof_for, streaming_of
+from .windows import golden_lengths, proof_for, streaming_of
 
 if TYPE_CHECKING:
     from keras import Model as KerasModel
 
 SUFFIXES = {"native": "elm"}
 PRECISIONS = tuple(TOLERANCES)
+# What can be asked for. A model that has no state to carry gets a window graph where it is to be stepped.
+GRAPHS = ("step", "sequence")
 _PACKAGES = ("edgelstm", "keras", "tensorflow", "ai-edge-litert", "onnx", "onnxruntime", "tf2onnx", "numpy")
 
 
@@ -55,6 +64,8 @@ class Target:
     @property
     def exists(self) -> bool:
         """Whether this combination can be exported."""
+        if self.graph == "window":
+            return self.precision in WINDOW_PRECISIONS.get(self.format, ())
         if self.format == "native":
             return self.graph == "step" and self.precision in elm.PRECISIONS
         return self.format == "tflite" or self.precision not in INTEGER_PRECISIONS
@@ -81,7 +92,14 @@ class Target:
         return f"{self.format} {self.precision}" + ("" if self.graph == "step" else f" ({self.graph})")
 
 
-# In every bundle of a model that can be streamed, asked for or not: it runs wherever NumPy does.
+_NEEDS_CALIBRATION = (
+    "{} calibration data to find the ranges of the model's inputs: representative inputs as .npy, .npz or .csv "
+    "(--calibration FILE)"
+)
+
+_OF_WINDOWS = "; ".join(f"{format_}: {', '.join(made)}" for format_, made in WINDOW_PRECISIONS.items())
+
+# In every bundle of a model that can carry its state, asked for or not: it runs wherever NumPy does.
 NETWORK = Target("native", "step", "float32")
 
 
@@ -149,7 +167,7 @@ def targets(
 
 
 def export(
-    source: Network | KerasModel | str | Path,
+    source: Network | WindowModel | SequenceModel | KerasModel | str | Path,
     path: str | Path,
     formats: Sequence[str] = FORMATS,
     precisions: Sequence[str] = ("float32",),
@@ -167,16 +185,17 @@ def export(
     legacy_tflite: bool = False,
     report: Callable[[Result], None] | None = None,
     progress: Callable[[Step], None] | None = None,
+    left_out: Callable[[Target, str], object] | None = None,
 ) -> Bundle:
     """Export a model, prove every artifact against Keras, and write the bundle.
 
     Args:
-        source: a network from `read_keras`, a Keras model, or the path of one.
+        source: what `read_keras` or `read_model` gave, a Keras model, or the path of one.
         path: where to: a `.edge` file, or a folder. A bundle that is there is replaced.
         formats: of `tflite`, `onnx`, `native`.
         precisions: of `float32`, `float16`, `dynamic`, `int8`, `int16x8`. Combinations that do not exist are left out.
-        graphs: `step`, to be streamed, and `sequence`, which takes whole sequences. A model that cannot be streamed can
-            be exported as `sequence`, in float32.
+        graphs: `step`, to be streamed, and `sequence`, which takes whole sequences. A model whose state cannot be
+            carried streams by window, and its graph takes the window at once: then `step` stands for that.
         calibration: (N, T, features) or (T, features) representative raw inputs; needed for TFLite's `int8` and
             `int16x8`. With it, the weights of every precision in int8 are rounded better.
         name: what to call the model; by default what Keras or the file calls it.
@@ -184,7 +203,8 @@ def export(
         outputs: names of the outputs.
         window: timesteps that the model was trained on at a time; by default the fixed length of its input. Where it is
             given, the model streams by this window: each answer is Keras's on the last `window` inputs. So it does by
-            default, where its input has a fixed length and it gives one answer for that.
+            default, where its input has a fixed length and it gives one answer for that. A model whose state cannot be
+            carried needs it, where its input has no fixed length.
         hop: by window, timesteps between two answers; 1 by default.
         carry: carry the state on all the same. Where it grows without bound beyond the window, the model is calibrated
             and proved on sequences of that length only.
@@ -194,6 +214,7 @@ def export(
         legacy_tflite: keep every TFLite file loadable by tflite-runtime 2.14.
         report: called with every artifact once it is made and replayed.
         progress: called with each step when it is begun.
+        left_out: called with each combination that does not exist for this model, and why.
 
     Returns:
         The bundle as it was written.
@@ -208,33 +229,36 @@ def export(
     wanted, _ = targets(formats, precisions, graphs)
     if min_snr is not None and math.isnan(min_snr):
         raise InputError("the least signal-to-noise ratio is a number of dB, not NaN")
-    # An ONNX step graph takes whole sequences as well, so it stands for both.
-    steps = [replace(target, graph="step") if target.format == "onnx" else target for target in (*wanted, NETWORK)]
-    made = list(dict.fromkeys(steps))
+    made = _made(wanted)
     _begin(progress, None, made)
+    model = source
+    if not isinstance(model, (Network, WindowModel, SequenceModel)):
+        streamed = {target.graph for target in wanted} != {"sequence"}
+        model = read_model(model, name, window) if streamed else read_for_sequences(model, name)
+    elif name is not None:
+        model = replace(model, name=name)
+    shown = _Shown(features, outputs, training, min_snr, keep_going, report, progress, left_out)
+    if isinstance(model, SequenceModel):
+        return _export_sequences(model, path, wanted, shown)
+    if isinstance(model, WindowModel):
+        return _export_windows(model, path, wanted, calibration, hop, carry, shown)
+    network = model
+    data = None if calibration is None else as_sequences(calibration, network.features)
+    if data is None:
+        _check_calibration(wanted, network)
+    streaming = streaming_of(network, carry, window, hop)
+    manifest = _manifest(network.name, network.features, network.outputs, features, outputs, streaming, training)
     try:
-        network = _network(source, name)
-        data = None if calibration is None else as_sequences(calibration, network.features)
-        if data is None:
-            _check_calibration(wanted, network)
-        streaming = streaming_of(network, carry, window, hop)
-        manifest = _manifest(network.name, network.features, network.outputs, features, outputs, streaming, training)
         proof, streaming = proof_for(network, data, streaming)
-    except UnsupportedModelError:
-        if isinstance(source, Network) or {target.graph for target in wanted} != {"sequence"}:
+    except NotCarriedError as refused:
+        # What its layers do one after the other is not what the model does.
+        if not isinstance(network.reference, KerasReference):
             raise
-        return _export_unstreamable(
-            UnstreamableModel.of(source, name),
-            path,
-            wanted,
-            features,
-            outputs,
-            training,
-            min_snr,
-            keep_going,
-            report,
-            progress,
-        )
+        loaded = LoadedModel(network.reference.model, network.name, None, "")
+        if {target.graph for target in wanted} == {"sequence"}:
+            return _export_sequences(SequenceModel.of(loaded), path, wanted, shown)
+        model = WindowModel.of(loaded, None, window, refused)
+        return _export_windows(model, path, wanted, calibration, hop, carry, shown)
     recorded: Calibration | None = None
     if data is not None and any(target.learns for target in wanted):
         recorded = record(network, data, proof.longest)
@@ -263,18 +287,7 @@ def _check_calibration(wanted: Sequence[Target], network: Network) -> None:
     large = any(is_integer(product) for layer in network.layers for product in products(layer))
     if large and (integer := sorted({target.precision for target in wanted if target.calibrated})):
         verb = "needs" if len(integer) == 1 else "need"
-        raise InputError(
-            f"tflite {' and '.join(integer)} {verb} calibration data to find the ranges of the model's inputs: "
-            "representative inputs as .npy, .npz or .csv (--calibration FILE)"
-        )
-
-
-def _network(source: Network | KerasModel | str | Path, name: str | None) -> Network:
-    if isinstance(source, Network):
-        return source if name is None else replace(source, name=name)
-    from .from_keras import read_keras
-
-    return read_keras(source, name=name)
+        raise InputError(_NEEDS_CALIBRATION.format(f"tflite {' and '.join(integer)} {verb}"))
 
 
 def _begin(progress: Callable[[Step], None] | None, target: Target | None, made: Sequence[Target]) -> None:
@@ -286,46 +299,124 @@ def _begin(progress: Callable[[Step], None] | None, target: Target | None, made:
         progress(Step(f"{target}, replayed against Keras", 1 + made.index(target), 1 + len(made)))
 
 
-def _export_unstreamable(
-    model: UnstreamableModel,
+@dataclass(frozen=True)
+class _Shown:
+    """What an export of a model as it is says, and to whom; see `export`."""
+
+    features: Sequence[str] | None
+    outputs: Sequence[str] | None
+    training: Mapping[str, Any] | None
+    min_snr: float | None
+    keep_going: bool
+    report: Callable[[Result], None] | None
+    progress: Callable[[Step], None] | None
+    left_out: Callable[[Target, str], object] | None
+
+    def manifest(self, model: WindowModel | SequenceModel, streaming: Streaming | None) -> Manifest:
+        """The manifest, without what is to be measured."""
+        made = _manifest(
+            model.name, model.features, model.outputs, self.features, self.outputs, streaming, self.training
+        )
+        return replace(made, layers=model.layers, parameters=model.parameters, probabilities=model.probabilities)
+
+    def done(self, results: list[Result], result: Result) -> None:
+        """Take a result."""
+        results.append(result)
+        if self.report is not None:
+            self.report(result)
+
+
+def _export_windows(
+    model: WindowModel,
     path: str | Path,
     wanted: Sequence[Target],
-    features: Sequence[str] | None,
-    outputs: Sequence[str] | None,
-    training: Mapping[str, Any] | None,
-    min_snr: float | None,
-    keep_going: bool,
-    report: Callable[[Result], None] | None,
-    progress: Callable[[Step], None] | None,
+    calibration: npt.ArrayLike | None,
+    hop: int | None,
+    carry: bool,
+    shown: _Shown,
 ) -> Bundle:
-    wanted = [target for target in wanted if target.precision == "float32"]
-    if not wanted:
+    """Export a model that streams by window alone: its graph takes a window at once."""
+    streaming = model.streaming(carry, hop)
+    window = streaming.default
+    assert window is not None
+    data = None if calibration is None else model.calibration(calibration)
+    # A sequence graph of so many timesteps would be the same one.
+    windows = dict.fromkeys(replace(target, graph="window") for target in wanted)
+    made = [target for target in windows if target.exists]
+    for target in windows:
+        if not target.exists and shown.left_out is not None:
+            native = "a native network carries its state"
+            shown.left_out(target, native if target.format == "native" else "no converter makes such a window graph")
+    if not made:
         raise InputError(
-            f"{model.name}: cannot be streamed, and sequence graphs of such models exist in float32 alone "
+            f"{model.name}: streams by window alone, because of {model.because}; its graph exists as {_OF_WINDOWS}"
+        )
+    if data is None and any(target.precision == "int8" for target in made):
+        raise InputError(_NEEDS_CALIBRATION.format("tflite int8 needs"))
+    _begin(shown.progress, None, made)
+    manifest = shown.manifest(model, streaming)
+    proof = proof_of_windows(model, data, window, golden_lengths(window))
+    golden, keras = proof.golden, proof.conditioning.keras
+    manifest = replace(manifest, keras_float32=keras)
+    results: list[Result] = []
+    first: UnsupportedModelError | None = None
+    with WindowFiles(model) as files:
+        for target in made:
+            _begin(shown.progress, target, made)
+            try:
+                content = files.convert(target.format, target.precision, _described(manifest, target), data)
+                answers = _replayed_windows(target, content, golden, model.name)
+            except UnsupportedModelError as error:
+                first = first or error
+                if shown.left_out is not None:
+                    shown.left_out(target, str(error))
+                continue
+            tolerance = proof.conditioning.tolerance(target.precision, shown.min_snr)
+            parity = tolerance.compare(answers, golden.outputs)
+            shown.done(results, Result(target, content, answers, parity, tolerance, keras))
+    if not results and first is not None:
+        raise first
+    return _write(path, manifest, results, golden, shown.keep_going, data is None)
+
+
+def _replayed_windows(target: Target, content: bytes, golden: Golden, name: str) -> npt.NDArray[np.float32]:
+    try:
+        return replay(Stream(open_artifact(target.format, content, target.file), b"", name, golden.window), golden)
+    except BundleError as error:
+        raise UnsupportedModelError(f"{name}: {error}; leave this format out") from error
+
+
+def _export_sequences(model: SequenceModel, path: str | Path, wanted: Sequence[Target], shown: _Shown) -> Bundle:
+    """Export a model as sequence graphs alone."""
+    made = list(dict.fromkeys(target for target in wanted if target.precision == "float32"))
+    if not made:
+        raise InputError(
+            f"{model.name}: sequence graphs of a model whose state cannot be carried exist in float32 alone "
             "(--precision float32)"
         )
-    made = list(dict.fromkeys(wanted))
-    _begin(progress, None, made)
+    _begin(shown.progress, None, made)
     golden = model.golden()
-    manifest = _manifest(model.name, model.features, model.outputs, features, outputs, None, training)
-    manifest = replace(manifest, layers=model.layers, parameters=model.parameters, probabilities=model.probabilities)
+    manifest = shown.manifest(model, None)
     results: list[Result] = []
     for target in made:
-        _begin(progress, target, made)
+        _begin(shown.progress, target, made)
         content = model.convert(target.format)
         answers = replay_sequences(target.format, content, target.file, golden)
-        least = TOLERANCES[target.precision] if min_snr is None else min_snr
+        least = TOLERANCES[target.precision] if shown.min_snr is None else shown.min_snr
         tolerance = Tolerance(least, least_of_an_output(least), model.probabilities)
-        results.append(Result(target, content, answers, tolerance.compare(answers, golden.outputs), tolerance))
-        if report is not None:
-            report(results[-1])
-    return _write(path, manifest, results, golden, keep_going, True)
+        shown.done(results, Result(target, content, answers, tolerance.compare(answers, golden.outputs), tolerance))
+    return _write(path, manifest, results, golden, shown.keep_going, True)
 
 
-def _content(
-    network: Network, target: Target, manifest: Manifest, recorded: Calibration | None, legacy_tflite: bool
-) -> bytes:
-    description = {
+def _made(wanted: Sequence[Target]) -> list[Target]:
+    """What is made of a network where so much is wanted: an ONNX step graph takes whole sequences as well."""
+    steps = [replace(target, graph="step") if target.format == "onnx" else target for target in (*wanted, NETWORK)]
+    return list(dict.fromkeys(steps))
+
+
+def _described(manifest: Manifest, target: Target) -> dict[str, Any]:
+    """What a file says of itself."""
+    return {
         "name": manifest.name,
         "features": manifest.features,
         "outputs": manifest.outputs,
@@ -335,6 +426,12 @@ def _content(
         "graph": target.graph,
         "precision": target.precision,
     }
+
+
+def _content(
+    network: Network, target: Target, manifest: Manifest, recorded: Calibration | None, legacy_tflite: bool
+) -> bytes:
+    description = _described(manifest, target)
     if target.format == "native":
         return native_step_file(network, target.precision, description, recorded)
     if target.format == "onnx":
