@@ -17,21 +17,19 @@ import numpy.typing as npt
 from ..runtime import elm
 from ..runtime.backends import Opened, open_artifact
 from ..runtime.bundle import Bundle, write_bundle
-from ..runtime.errors import BackendUnavailableError, BundleError, InputError, ParityError, UnsupportedModelError
+from ..runtime.errors import BackendUnavailableError, InputError, ParityError
 from ..runtime.golden import Golden
 from ..runtime.manifest import FORMATS, Artifact, File, Manifest
 from ..runtime.model import replay
 from ..runtime.network import Network
-from ..runtime.parity import TOLERANCES, Parity, Tolerance, least_of_an_output
+from ..runtime.parity import TOLERANCES, Parity, Tolerance
 from ..runtime.sequence import replay_sequences
 from ..runtime.stream import Stream
 from ..runtime.streaming import Streaming
 from ..runtime.tflite_metadata import METADATA_NAME
 from .calibration import Calibration, as_sequences, record
 from .converters import SequenceModel, WindowModel
-from .converters.proof import proof_of_windows
 from .converters.window_files import PRECISIONS as WINDOW_PRECISIONS
-from .converters.window_files import WindowFiles
 from .description import describe
 from .from_keras.call import NotCarriedError
 from .from_keras.file import LoadedModel
@@ -41,7 +39,7 @@ from .reading import read_for_sequences, read_model
 from .to_native import native_step_file
 from .to_tflite import INTEGER_PRECISIONS, tflite_sequence_graph, tflite_step_graph
 from .travelling import limit_for, shortened
-from .windows import golden_lengths, proof_for, streaming_of
+from .windows import proof_for, streaming_of
 
 if TYPE_CHECKING:
     from keras import Model as KerasModel
@@ -92,12 +90,10 @@ class Target:
         return f"{self.format} {self.precision}" + ("" if self.graph == "step" else f" ({self.graph})")
 
 
-_NEEDS_CALIBRATION = (
+NEEDS_CALIBRATION = (
     "{} calibration data to find the ranges of the model's inputs: representative inputs as .npy, .npz or .csv "
     "(--calibration FILE)"
 )
-
-_OF_WINDOWS = "; ".join(f"{format_}: {', '.join(made)}" for format_, made in WINDOW_PRECISIONS.items())
 
 # In every bundle of a model that can carry its state, asked for or not: it runs wherever NumPy does.
 NETWORK = Target("native", "step", "float32")
@@ -230,24 +226,22 @@ def export(
     if min_snr is not None and math.isnan(min_snr):
         raise InputError("the least signal-to-noise ratio is a number of dB, not NaN")
     made = _made(wanted)
-    _begin(progress, None, made)
+    begin(progress, None, made)
     model = source
     if not isinstance(model, (Network, WindowModel, SequenceModel)):
         streamed = {target.graph for target in wanted} != {"sequence"}
         model = read_model(model, name, window) if streamed else read_for_sequences(model, name)
     elif name is not None:
         model = replace(model, name=name)
-    shown = _Shown(features, outputs, training, min_snr, keep_going, report, progress, left_out)
-    if isinstance(model, SequenceModel):
-        return _export_sequences(model, path, wanted, shown)
-    if isinstance(model, WindowModel):
-        return _export_windows(model, path, wanted, calibration, hop, carry, shown)
+    shown = Shown(features, outputs, training, min_snr, report, progress, left_out)
+    if isinstance(model, (WindowModel, SequenceModel)):
+        return _write_as_it_is(model, path, wanted, calibration, hop, carry, shown, keep_going)
     network = model
     data = None if calibration is None else as_sequences(calibration, network.features)
     if data is None:
         _check_calibration(wanted, network)
     streaming = streaming_of(network, carry, window, hop)
-    manifest = _manifest(network.name, network.features, network.outputs, features, outputs, streaming, training)
+    manifest = new_manifest(network.name, network.features, network.outputs, features, outputs, streaming, training)
     try:
         proof, streaming = proof_for(network, data, streaming)
     except NotCarriedError as refused:
@@ -255,10 +249,9 @@ def export(
         if not isinstance(network.reference, KerasReference):
             raise
         loaded = LoadedModel(network.reference.model, network.name, None, "")
-        if {target.graph for target in wanted} == {"sequence"}:
-            return _export_sequences(SequenceModel.of(loaded), path, wanted, shown)
-        model = WindowModel.of(loaded, None, window, refused)
-        return _export_windows(model, path, wanted, calibration, hop, carry, shown)
+        only = {target.graph for target in wanted} == {"sequence"}
+        model = SequenceModel.of(loaded) if only else WindowModel.of(loaded, None, window, refused)
+        return _write_as_it_is(model, path, wanted, calibration, hop, carry, shown, keep_going)
     recorded: Calibration | None = None
     if data is not None and any(target.learns for target in wanted):
         recorded = record(network, data, proof.longest)
@@ -273,7 +266,7 @@ def export(
     )
     results: list[Result] = []
     for target in made:
-        _begin(progress, target, made)
+        begin(progress, target, made)
         content = _content(network, target, manifest, recorded, legacy_tflite)
         tolerance = proof.conditioning.tolerance(target.precision, min_snr)
         replayed = _replayed(target, content, network, proof.golden, tolerance)
@@ -283,14 +276,47 @@ def export(
     return _write(path, manifest, results, proof.golden, keep_going, data is None)
 
 
+@dataclass(frozen=True)
+class Shown:
+    """What an export says of its model, and to whom; see `export`."""
+
+    features: Sequence[str] | None
+    outputs: Sequence[str] | None
+    training: Mapping[str, Any] | None
+    min_snr: float | None
+    report: Callable[[Result], None] | None
+    progress: Callable[[Step], None] | None
+    left_out: Callable[[Target, str], object] | None
+
+
+def _write_as_it_is(
+    model: WindowModel | SequenceModel,
+    path: str | Path,
+    wanted: Sequence[Target],
+    calibration: npt.ArrayLike | None,
+    hop: int | None,
+    carry: bool,
+    shown: Shown,
+    keep_going: bool,
+) -> Bundle:
+    from .as_it_is import made_of_sequences, made_of_windows
+
+    if isinstance(model, WindowModel):
+        made = made_of_windows(model, wanted, calibration, hop, carry, shown)
+    else:
+        made = made_of_sequences(model, wanted, shown)
+    return _write(path, made.manifest, made.results, made.golden, keep_going, made.made_up)
+
+
 def _check_calibration(wanted: Sequence[Target], network: Network) -> None:
     large = any(is_integer(product) for layer in network.layers for product in products(layer))
     if large and (integer := sorted({target.precision for target in wanted if target.calibrated})):
         verb = "needs" if len(integer) == 1 else "need"
-        raise InputError(_NEEDS_CALIBRATION.format(f"tflite {' and '.join(integer)} {verb}"))
+        raise InputError(NEEDS_CALIBRATION.format(f"tflite {' and '.join(integer)} {verb}"))
 
 
-def _begin(progress: Callable[[Step], None] | None, target: Target | None, made: Sequence[Target]) -> None:
+def begin(progress: Callable[[Step], None] | None, target: Target | None, made: Sequence[Target]) -> None:
+    """Say that a target is begun; None: Keras's own answers are."""
     if progress is None:
         return
     if target is None:
@@ -299,122 +325,13 @@ def _begin(progress: Callable[[Step], None] | None, target: Target | None, made:
         progress(Step(f"{target}, replayed against Keras", 1 + made.index(target), 1 + len(made)))
 
 
-@dataclass(frozen=True)
-class _Shown:
-    """What an export of a model as it is says, and to whom; see `export`."""
-
-    features: Sequence[str] | None
-    outputs: Sequence[str] | None
-    training: Mapping[str, Any] | None
-    min_snr: float | None
-    keep_going: bool
-    report: Callable[[Result], None] | None
-    progress: Callable[[Step], None] | None
-    left_out: Callable[[Target, str], object] | None
-
-    def manifest(self, model: WindowModel | SequenceModel, streaming: Streaming | None) -> Manifest:
-        """The manifest, without what is to be measured."""
-        made = _manifest(
-            model.name, model.features, model.outputs, self.features, self.outputs, streaming, self.training
-        )
-        return replace(made, layers=model.layers, parameters=model.parameters, probabilities=model.probabilities)
-
-    def done(self, results: list[Result], result: Result) -> None:
-        """Take a result."""
-        results.append(result)
-        if self.report is not None:
-            self.report(result)
-
-
-def _export_windows(
-    model: WindowModel,
-    path: str | Path,
-    wanted: Sequence[Target],
-    calibration: npt.ArrayLike | None,
-    hop: int | None,
-    carry: bool,
-    shown: _Shown,
-) -> Bundle:
-    """Export a model that streams by window alone: its graph takes a window at once."""
-    streaming = model.streaming(carry, hop)
-    window = streaming.default
-    assert window is not None
-    data = None if calibration is None else model.calibration(calibration)
-    # A sequence graph of so many timesteps would be the same one.
-    windows = dict.fromkeys(replace(target, graph="window") for target in wanted)
-    made = [target for target in windows if target.exists]
-    for target in windows:
-        if not target.exists and shown.left_out is not None:
-            native = "a native network carries its state"
-            shown.left_out(target, native if target.format == "native" else "no converter makes such a window graph")
-    if not made:
-        raise InputError(
-            f"{model.name}: streams by window alone, because of {model.because}; its graph exists as {_OF_WINDOWS}"
-        )
-    if data is None and any(target.precision == "int8" for target in made):
-        raise InputError(_NEEDS_CALIBRATION.format("tflite int8 needs"))
-    _begin(shown.progress, None, made)
-    manifest = shown.manifest(model, streaming)
-    proof = proof_of_windows(model, data, window, golden_lengths(window))
-    golden, keras = proof.golden, proof.conditioning.keras
-    manifest = replace(manifest, keras_float32=keras)
-    results: list[Result] = []
-    first: UnsupportedModelError | None = None
-    with WindowFiles(model) as files:
-        for target in made:
-            _begin(shown.progress, target, made)
-            try:
-                content = files.convert(target.format, target.precision, _described(manifest, target), data)
-                answers = _replayed_windows(target, content, golden, model.name)
-            except UnsupportedModelError as error:
-                first = first or error
-                if shown.left_out is not None:
-                    shown.left_out(target, str(error))
-                continue
-            tolerance = proof.conditioning.tolerance(target.precision, shown.min_snr)
-            parity = tolerance.compare(answers, golden.outputs)
-            shown.done(results, Result(target, content, answers, parity, tolerance, keras))
-    if not results and first is not None:
-        raise first
-    return _write(path, manifest, results, golden, shown.keep_going, data is None)
-
-
-def _replayed_windows(target: Target, content: bytes, golden: Golden, name: str) -> npt.NDArray[np.float32]:
-    try:
-        return replay(Stream(open_artifact(target.format, content, target.file), b"", name, golden.window), golden)
-    except BundleError as error:
-        raise UnsupportedModelError(f"{name}: {error}; leave this format out") from error
-
-
-def _export_sequences(model: SequenceModel, path: str | Path, wanted: Sequence[Target], shown: _Shown) -> Bundle:
-    """Export a model as sequence graphs alone."""
-    made = list(dict.fromkeys(target for target in wanted if target.precision == "float32"))
-    if not made:
-        raise InputError(
-            f"{model.name}: sequence graphs of a model whose state cannot be carried exist in float32 alone "
-            "(--precision float32)"
-        )
-    _begin(shown.progress, None, made)
-    golden = model.golden()
-    manifest = shown.manifest(model, None)
-    results: list[Result] = []
-    for target in made:
-        _begin(shown.progress, target, made)
-        content = model.convert(target.format)
-        answers = replay_sequences(target.format, content, target.file, golden)
-        least = TOLERANCES[target.precision] if shown.min_snr is None else shown.min_snr
-        tolerance = Tolerance(least, least_of_an_output(least), model.probabilities)
-        shown.done(results, Result(target, content, answers, tolerance.compare(answers, golden.outputs), tolerance))
-    return _write(path, manifest, results, golden, shown.keep_going, True)
-
-
 def _made(wanted: Sequence[Target]) -> list[Target]:
     """What is made of a network where so much is wanted: an ONNX step graph takes whole sequences as well."""
     steps = [replace(target, graph="step") if target.format == "onnx" else target for target in (*wanted, NETWORK)]
     return list(dict.fromkeys(steps))
 
 
-def _described(manifest: Manifest, target: Target) -> dict[str, Any]:
+def described(manifest: Manifest, target: Target) -> dict[str, Any]:
     """What a file says of itself."""
     return {
         "name": manifest.name,
@@ -431,7 +348,7 @@ def _described(manifest: Manifest, target: Target) -> dict[str, Any]:
 def _content(
     network: Network, target: Target, manifest: Manifest, recorded: Calibration | None, legacy_tflite: bool
 ) -> bytes:
-    description = _described(manifest, target)
+    description = described(manifest, target)
     if target.format == "native":
         return native_step_file(network, target.precision, description, recorded)
     if target.format == "onnx":
@@ -464,7 +381,7 @@ def _opened(target: Target, content: bytes) -> Opened:
         return open_artifact("numpy", content, target.file)
 
 
-def _manifest(
+def new_manifest(
     name: str,
     features: int,
     outputs: int,
@@ -473,6 +390,7 @@ def _manifest(
     streaming: Streaming | None,
     training: Mapping[str, Any] | None,
 ) -> Manifest:
+    """A manifest without what is to be measured."""
     return Manifest(
         name=re.sub(r"[^\w.-]+", "_", name),
         features=_names("features", feature_names, features, "x"),

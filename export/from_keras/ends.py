@@ -95,8 +95,8 @@ def check_input(model: Any) -> None:
         )
     if len(shape) != 3 or shape[-1] is None:
         raise UnsupportedModelError(
-            f"{where}: its input has the shape {shape}, but a stream needs (batch, time, features) with a fixed number of "
-            "features; build the model on keras.Input((None, features))"
+            f"{where}: its input has the shape {shape}, but a stream needs (batch, time, features) with a fixed number "
+            "of features; build the model on keras.Input((None, features))"
         )
     if "float" not in tensor.dtype:
         raise NotCarriedError(

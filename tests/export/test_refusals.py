@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 import pytest
 from edgelstm.export import export, read_keras
@@ -45,16 +47,14 @@ def test_a_stream_by_window_where_one_is_advised(name, tmp_path):
         return
     shape = model.inputs[0].shape
     window = shape[1] or 12
-    made: list[str] = []
-    for format_ in ("tflite", "onnx") if len(name) % 2 else ("onnx", "tflite"):
-        try:
-            bundle = export(model, tmp_path / "x.edge", [format_], window=window)
-        except UnsupportedModelError as error:
-            assert "leave this format out" in str(error)
-        else:
-            made.append(format_)
-            break
-    loaded = load(bundle.path, made[0])
+    order = ("tflite", "onnx") if len(name) % 2 else ("onnx", "tflite")
+    left: list[str] = []
+    with contextlib.suppress(UnsupportedModelError):
+        export(model, tmp_path / "x.edge", order[:1], window=window, left_out=lambda _, reason: left.append(reason))
+    if left:
+        assert "leave this format out" in left[0]
+        export(model, tmp_path / "x.edge", order[1:], window=window)
+    loaded = load(tmp_path / "x.edge")
     rows = inputs(len(loaded.features), window + 2)
     if loaded.ids is not None:
         rows = np.arange(window + 2, dtype=np.float32)[:, None] % loaded.ids
