@@ -86,9 +86,7 @@ def _other(artifact: Artifact, profile: DeviceProfile, states: int) -> Fit:
 
 
 def _for_legacy(artifact: Artifact) -> str:
-    if artifact.graph == "window":
-        return "tflite-runtime 2.14, the last one there, refuses what the converter of today writes; use onnx elsewhere"
-    if artifact.precision != "dynamic" or artifact.graph != "step":
+    if artifact.precision != "dynamic" or artifact.graph == "sequence":
         return ""
     return "tflite-runtime 2.14, the last one there, refuses it unless it was exported with --tflite-runtime-2.14"
 

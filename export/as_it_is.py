@@ -19,6 +19,7 @@ from ..runtime.stream import Stream
 from ..runtime.streaming import Streaming
 from .converters import SequenceModel, WindowModel
 from .converters.proof import proof_of_windows
+from .converters.tracing import LEAVE_OUT
 from .converters.window_files import PRECISIONS, WindowFiles
 from .pipeline import NEEDS_CALIBRATION, Result, Shown, Target, begin, described, new_manifest
 from .windows import golden_lengths
@@ -49,6 +50,7 @@ def made_of_windows(
     calibration: npt.ArrayLike | None,
     hop: int | None,
     carry: bool,
+    legacy: bool,
     shown: Shown,
 ) -> Made:
     """Everything of a model that streams by window alone: its graph takes a window at once.
@@ -80,23 +82,26 @@ def made_of_windows(
     golden, keras = proof.golden, proof.conditioning.keras
     manifest = replace(manifest, keras_float32=keras)
     results: list[Result] = []
-    first: UnsupportedModelError | None = None
-    with WindowFiles(model) as files:
+    apart: list[str] = []
+    with WindowFiles(model, legacy) as files:
         for target in made:
             begin(shown.progress, target, made)
             try:
                 content = files.convert(target.format, target.precision, described(manifest, target), data)
                 answers = _replayed_windows(target, content, golden, model.name)
             except UnsupportedModelError as error:
-                first = first or error
+                apart.append(str(error).removeprefix(f"{model.name}: ").removesuffix(f"; {LEAVE_OUT}"))
                 if shown.left_out is not None:
                     shown.left_out(target, str(error))
                 continue
             tolerance = proof.conditioning.tolerance(target.precision, shown.min_snr)
             parity = tolerance.compare(answers, golden.outputs)
             _done(shown, results, Result(target, content, answers, parity, tolerance, keras))
-    if not results and first is not None:
-        raise first
+    if not results:
+        raise UnsupportedModelError(
+            f"{model.name}: no window graph can be made of it: {'; '.join(apart)}; express what that is about with "
+            "other layers of Keras, or try the other format (--format tflite,onnx)"
+        )
     return Made(manifest, results, golden, data is None)
 
 
@@ -104,7 +109,7 @@ def _replayed_windows(target: Target, content: bytes, golden: Golden, name: str)
     try:
         return replay(Stream(open_artifact(target.format, content, target.file), b"", name, golden.window), golden)
     except BundleError as error:
-        raise UnsupportedModelError(f"{name}: {error}; leave this format out") from error
+        raise UnsupportedModelError(f"{name}: {error}; {LEAVE_OUT}") from error
 
 
 def made_of_sequences(model: SequenceModel, wanted: Sequence[Target], shown: Shown) -> Made:

@@ -235,7 +235,7 @@ def export(
         model = replace(model, name=name)
     shown = Shown(features, outputs, training, min_snr, report, progress, left_out)
     if isinstance(model, (WindowModel, SequenceModel)):
-        return _write_as_it_is(model, path, wanted, calibration, hop, carry, shown, keep_going)
+        return _write_as_it_is(model, path, wanted, calibration, hop, carry, legacy_tflite, shown, keep_going)
     network = model
     data = None if calibration is None else as_sequences(calibration, network.features)
     if data is None:
@@ -251,7 +251,7 @@ def export(
         loaded = LoadedModel(network.reference.model, network.name, None, "")
         only = {target.graph for target in wanted} == {"sequence"}
         model = SequenceModel.of(loaded) if only else WindowModel.of(loaded, None, window, refused)
-        return _write_as_it_is(model, path, wanted, calibration, hop, carry, shown, keep_going)
+        return _write_as_it_is(model, path, wanted, calibration, hop, carry, legacy_tflite, shown, keep_going)
     recorded: Calibration | None = None
     if data is not None and any(target.learns for target in wanted):
         recorded = record(network, data, proof.longest)
@@ -296,13 +296,14 @@ def _write_as_it_is(
     calibration: npt.ArrayLike | None,
     hop: int | None,
     carry: bool,
+    legacy: bool,
     shown: Shown,
     keep_going: bool,
 ) -> Bundle:
     from .as_it_is import made_of_sequences, made_of_windows
 
     if isinstance(model, WindowModel):
-        made = made_of_windows(model, wanted, calibration, hop, carry, shown)
+        made = made_of_windows(model, wanted, calibration, hop, carry, legacy, shown)
     else:
         made = made_of_sequences(model, wanted, shown)
     return _write(path, made.manifest, made.results, made.golden, keep_going, made.made_up)

@@ -12,6 +12,8 @@ CARRY, WINDOW = "carry", "window"
 
 # Beyond this many timesteps nobody's window goes, and within it no count of them leaves 64 bits.
 MAX_TIMESTEPS = 2**31 - 1
+# What a graph takes or gives at once has no more numbers: as many as fill 64 MiB.
+MOST_NUMBERS = 2**24
 
 
 @dataclass(frozen=True)

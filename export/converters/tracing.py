@@ -16,6 +16,8 @@ from ..from_keras.functions import keras2_functions
 from ..from_keras.reference import copy_weights, float32_config
 from ..from_keras.timesteps import graph_of
 
+LEAVE_OUT = "leave this format out"
+
 
 def plain_model(model: Any, is_open: bool = False) -> Any:
     """The model, or one of the same weights that computes the same from zero state, in float32, and can be traced.
@@ -30,13 +32,14 @@ def plain_model(model: Any, is_open: bool = False) -> Any:
     Raises:
         UnsupportedModelError: Keras cannot build it again.
     """
-    config = model.get_config()
-    plain = _plain_config(config, is_open)
-    if plain == config and not is_mixed(model):
+    layers = model._flatten_layers()
+    wrapped = is_open and any(type(layer).__name__ == "TimeDistributed" for layer in layers)
+    stateful = any(getattr(layer, "stateful", False) for layer in layers)
+    if not (wrapped or stateful or is_mixed(model) or model.inputs[0].shape[0] is not None):
         return model
     try:
         with keras2_functions():
-            rebuilt = type(model).from_config(float32_config(plain))
+            rebuilt = type(model).from_config(float32_config(_plain_config(model.get_config(), is_open)))
         copy_weights(model, rebuilt)
     except Exception as error:  # Keras raises whatever its layers raise.
         raise refused(model, "Keras", str(error)) from error
@@ -98,7 +101,7 @@ def frozen(call: Callable[[Any], Any], spec: Any) -> Any:
     return tf.function(lambda x: {"y": tf.nest.flatten(constant(x))[0]}, input_signature=[spec], autograph=False)
 
 
-def refused(model: Any, converter: str, reason: str, remedy: str = "leave this format out") -> UnsupportedModelError:
+def refused(model: Any, converter: str, reason: str, remedy: str = LEAVE_OUT) -> UnsupportedModelError:
     """The error that says that a converter makes nothing of a model."""
     return UnsupportedModelError(f"{model.name}: {converter} cannot convert it: {reason_of(reason)}; {remedy}")
 

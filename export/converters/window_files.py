@@ -36,8 +36,10 @@ _LOOPS = ("While", "StatelessWhile")
 class WindowFiles:
     """Makes the files of a model; what several precisions share is made once. A context manager."""
 
-    def __init__(self, model: WindowModel) -> None:
+    def __init__(self, model: WindowModel, legacy: bool = False) -> None:
+        """Make files of a model; `legacy` keeps TFLite files loadable by tflite-runtime 2.14."""
         self._model = model
+        self._legacy = legacy
         self._folder = tempfile.TemporaryDirectory()
         self._plain: Any = None
         self._onnx: bytes | None = None
@@ -96,6 +98,8 @@ class WindowFiles:
                     self._saved = Path(self._folder.name)
                 converter = tf.lite.TFLiteConverter.from_saved_model(str(self._saved), signature_keys=["window"])
                 converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+                # A scale for each output of a Dense layer came with a version of the operator that it does not know.
+                converter._experimental_disable_per_channel_quantization_for_dense_layers = self._legacy
                 if precision != "float32":
                     converter.optimizations = [tf.lite.Optimize.DEFAULT]
                 if precision == "float16":

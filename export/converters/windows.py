@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ...runtime.errors import InputError, UnsupportedModelError, reason_of
+from ...runtime.manifest import MAX_WIDTH
 from ...runtime.parity import compare
-from ...runtime.streaming import MAX_TIMESTEPS, WINDOW, Streaming, Whole, whole
+from ...runtime.streaming import MAX_TIMESTEPS, MOST_NUMBERS, WINDOW, Streaming, Whole, whole
 from ..calibration import as_sequences
 from ..from_keras.call import NotCarriedError
 from ..from_keras.ends import check_ends
@@ -21,7 +23,7 @@ from ..from_keras.leading import Leading, leading_layers
 from ..from_keras.reference import MIN_SNR_DB, with_dtype
 from ..from_keras.timesteps import graph_of, nodes_of, timesteps_of
 from ..golden_inputs import MASKED_FRACTION, SEED, drawn, raw_inputs, synthetic_inputs
-from .tracing import call_model, is_mixed, plain_model
+from .tracing import call_model, plain_model
 from .words import gives_probabilities, lines_of
 
 Floats = npt.NDArray[np.floating[Any]]
@@ -86,17 +88,28 @@ class WindowModel:
                 f"{timesteps}"
             )
         _check_nodes(model, window is not None)
+        answer = _answer(plain_model(model), timesteps, found.shape, called)
+        for what, size, most in (
+            ("numbers in a timestep", prod(found.shape), MAX_WIDTH),
+            ("numbers in a row of an answer", answer[-1], MAX_WIDTH),
+            ("numbers in a window", timesteps * prod(found.shape), MOST_NUMBERS),
+            ("numbers in an answer", prod(answer), MOST_NUMBERS),
+        ):
+            if size > most:
+                raise UnsupportedModelError(
+                    f"{called}: has {size:,} {what}, and {most:,} is the most; build it smaller"
+                )
         leading = leading_layers(model)
         if leading.ids is not None and leading.ids > _MOST_IDS:
             raise UnsupportedModelError(
                 f"{called}: takes {leading.ids:,} ids, and float32 tells {_MOST_IDS:,} apart; give the model fewer"
             )
-        return cls(called, model, timesteps, found.shape, _answer(model, timesteps, called), refused.because, leading)
+        return cls(called, model, timesteps, found.shape, answer, refused.because, leading)
 
     @property
     def features(self) -> int:
         """Numbers of a timestep: of a frame, all of it in one row."""
-        return int(np.prod(self.shape, dtype=int))
+        return prod(self.shape)
 
     @property
     def outputs(self) -> int:
@@ -137,15 +150,8 @@ class WindowModel:
         """
         import tensorflow as tf
 
-        def call(x: Any) -> Any:
-            windows = tf.reshape(x, (-1, self.timesteps, *self.shape)) if len(self.shape) != 1 else x
-            dtype, given = graph_of(model).inputs[0].dtype, tuple(graph_of(model).inputs[0].shape)
-            if len(given) == 2 and len(self.shape):  # A vector that the model itself makes a sequence.
-                windows = tf.reshape(windows, (-1, self.timesteps * self.features))
-            y = call_model(model, windows if "float" in dtype else tf.cast(windows, dtype))
-            return tf.reshape(y, (-1, *self.answer))
-
-        return call
+        call = _on_windows(model, self.timesteps, self.shape)
+        return lambda x: tf.reshape(call(x), (-1, *self.answer))
 
     def windows(self, xs: npt.ArrayLike) -> npt.NDArray[np.float32]:
         """Keras's answers to windows (N, T, features): (N, outputs), or (N, rows, outputs).
@@ -214,9 +220,7 @@ class WindowModel:
     def _called(self) -> Callable[[Any], Any]:
         import tensorflow as tf
 
-        stateful = any(getattr(layer, "stateful", False) for layer in self.model._flatten_layers())
-        as_it_is = not stateful and self.model.inputs[0].shape[0] is None and not is_mixed(self.model)
-        return self._called_as(self.model if as_it_is else plain_model(self.model), tf.float32)
+        return self._called_as(plain_model(self.model), tf.float32)
 
     def _called_as(self, model: Any, dtype: Any) -> Callable[[Any], Any]:
         import tensorflow as tf
@@ -242,30 +246,39 @@ class WindowModel:
         return found
 
 
-def _answer(model: Any, timesteps: int, name: str) -> tuple[int, ...]:
-    """The shape of an answer to one window, from the model's own call."""
-    shape = tuple(graph_of(model).outputs[0].shape)[1:]
-    if None in shape:
-        import keras
+def _on_windows(model: Any, timesteps: int, shape: tuple[int, ...]) -> Callable[[Any], Any]:
+    """A TensorFlow function of a batch of windows, (N, T, features), which brings them into the model's own shape."""
+    import tensorflow as tf
 
-        given = graph_of(model).inputs[0]
-        try:
-            batch = keras.KerasTensor((1, timesteps, *given.shape[2:]), given.dtype)
-            shape = tuple(call_model(model, batch).shape)[1:]
-        except Exception as error:  # Keras raises whatever its layers raise.
-            reason = reason_of(error)
-            raise UnsupportedModelError(
-                f"{name}: Keras cannot call it on {timesteps} timesteps ({reason}); build it with "
-                f"Input(({timesteps}, …))"
-            ) from error
-    if None in shape or 0 in shape:
+    given = graph_of(model).inputs[0]
+    # A vector is one that the model itself makes a sequence.
+    own = (timesteps * prod(shape),) if len(given.shape) == 2 else (timesteps, *shape)
+
+    def call(x: Any) -> Any:
+        windows = x if own == tuple(x.shape[1:]) else tf.reshape(x, (-1, *own))
+        return call_model(model, windows if "float" in given.dtype else tf.cast(windows, given.dtype))
+
+    return call
+
+
+def _answer(model: Any, timesteps: int, shape: tuple[int, ...], name: str) -> tuple[int, ...]:
+    """The shape of an answer to one window, as TensorFlow finds it: what Keras says of it may be wrong or open."""
+    import tensorflow as tf
+
+    spec = tf.TensorSpec((1, timesteps, prod(shape)), tf.float32)
+    try:
+        traced = tf.function(_on_windows(model, timesteps, shape), input_signature=[spec], autograph=False)
+        found = traced.get_concrete_function().outputs[0].shape
+        if not found.is_fully_defined():
+            found = traced(tf.zeros(spec.shape)).shape
+    except Exception as error:  # Keras raises whatever its layers raise.
         raise UnsupportedModelError(
-            f"{name}: gives {shape}, and an exported graph gives a fixed number of outputs; build it with a fixed "
-            f"number of timesteps, Input(({timesteps}, …))"
-        )
-    if len(shape) < 2:
-        return (int(np.prod(shape, dtype=int)),)
-    return shape[0], int(np.prod(shape[1:], dtype=int))
+            f"{name}: Keras itself cannot call it on {timesteps} timesteps ({reason_of(error)})"
+        ) from error
+    answer = tuple(found)[1:]
+    if 0 in answer:
+        raise UnsupportedModelError(f"{name}: gives {answer}, which is no number, for {timesteps} timesteps")
+    return (prod(answer),) if len(answer) < 2 else (answer[0], prod(answer[1:]))
 
 
 def _check_nodes(model: Any, chosen: bool) -> None:

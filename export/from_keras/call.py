@@ -7,7 +7,7 @@ from typing import Any
 
 from ...runtime.errors import UnsupportedModelError
 
-WINDOW_HINT = "stream it by window: as it is, on the last T timesteps (--window T)"
+WINDOW_HINT = "stream it by window: as it is, on the last T timesteps (export --window T)"
 
 
 class NotCarriedError(UnsupportedModelError):

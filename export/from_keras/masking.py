@@ -36,7 +36,7 @@ def check_masking(calls: Sequence[Call], inert: Sequence[bool]) -> None:
                 )
             masked = call.layer.return_sequences
         elif masked and _consumes_mask(call.layer):
-            raise call.not_carried(
+            raise call.refused(
                 "applies the mask of the Masking layer to the features",
                 "use Activation('softmax'), which ignores the mask",
             )

@@ -11,12 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import BundleError, InputError, reason_of
-from ..streaming import Streaming
+from ..streaming import MOST_NUMBERS, Streaming
 from ..typed_json import from_json
 from . import Float32Array, Opened, answer_shape
-
-# No window has more numbers: as many as fill 4 GiB.
-_MOST_NUMBERS = 2**30
 
 
 @dataclass(frozen=True)
@@ -56,7 +53,7 @@ def described_window(text: str, source: str) -> Described | None:
         features, outputs = len(raw["features"]), len(raw["outputs"])
         if streaming.whole is None or not features or not outputs:
             raise ValueError("it has no window")
-        if max((streaming.window or 1) * features, (streaming.whole.rows or 1) * outputs) > _MOST_NUMBERS:
+        if max((streaming.window or 1) * features, (streaming.whole.rows or 1) * outputs) > MOST_NUMBERS:
             raise ValueError("its window is too large")
     except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise BundleError(f"{source}: the description of its window is damaged ({error}); export it again") from error

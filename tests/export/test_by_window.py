@@ -263,6 +263,8 @@ def test_an_open_number_of_timesteps_needs_the_window(tmp_path):
             read_model(MODELS["open_length"](), window=window)
     with pytest.raises(InputError, match="takes 12 timesteps at a time, so its window cannot be of 13"):
         read_model(MODELS["bidirectional"](), window=13)
+    with pytest.raises(UnsupportedModelError, match="has 40,000,000 numbers in a window, and 16,777,216 is the most"):
+        read_model(MODELS["open_length"](), window=10_000_000)
 
 
 def test_what_it_is_not(tmp_path):
@@ -325,6 +327,30 @@ def test_what_mixes_a_batch_is_refused(tmp_path):
 
 
 @pytest.mark.slow
+def test_what_no_converter_takes(tmp_path):
+    """Keras computes it; the remedy is the other format, which has the operator, or other layers."""
+    import keras
+
+    @keras.saving.register_keras_serializable("edgelstm_tests")
+    class Determinant(keras.layers.Layer):
+        def call(self, x):
+            import tensorflow as tf
+
+            return tf.linalg.det(tf.matmul(x, x, transpose_a=True) + tf.eye(3))[:, None]
+
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential([keras.Input((T, 3)), Determinant(), keras.layers.Dense(2)])
+    with pytest.raises(UnsupportedModelError, match=r"no window graph can be made of it.*--format tflite,onnx"):
+        export(model, tmp_path / "x.edge", ["tflite"])
+    left: list[str] = []
+    export(model, tmp_path / "x.edge", ["tflite", "onnx"], left_out=lambda target, _: left.append(str(target)))
+    assert left == ["tflite float32 (window)"]
+    xs = np.random.default_rng(2).standard_normal((T + 3, 3)).astype(np.float32)
+    want = np.asarray(model(np.stack([xs[t : t + T] for t in range(4)])))
+    assert snr_db(load(tmp_path / "x.edge").stream().run(xs), want) >= 100
+
+
+@pytest.mark.slow
 def test_on_the_command_line(tmp_path):
     name = "autoencoder"
     MODELS[name]().save(tmp_path / "m.keras")
@@ -354,7 +380,7 @@ def test_on_the_command_line(tmp_path):
     done = call("bench", tmp_path / "m.edge", "--steps", 200, "--no-start")
     assert done.status == 0, done.err
     assert "tflite float32 (window)" in done.out
-    done = call("fit", tmp_path / "m.edge", "raspberry-pi-4b-64")
+    done = call("fit", tmp_path / "m.edge", "--device", "raspberry-pi-4b-64")
     assert done.status == 0, done.err
     done = call("export", tmp_path / "m.keras", "--format", "c")
     assert done.status == 2

@@ -80,7 +80,7 @@ def test_a_layer_that_takes_whole_sequences_only(tmp_path):
             raise ValueError("twelve timesteps, please")
         return own(x)
 
-    by_window(with_own_call(whole), tmp_path / "x.edge", "one after the other (twelve timesteps, please)")
+    by_window(with_own_call(whole), tmp_path / "x.edge", "twelve timesteps, please")
 
 
 @pytest.mark.slow
