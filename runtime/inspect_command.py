@@ -54,7 +54,7 @@ def describe_file(path: Path, allowed_signers: Path | None) -> dict[str, Any]:
         stored: dict[str, Any] = json.loads(interface.description)
         graph, precision = str(stored["graph"]), str(stored["precision"])
         described = {key: stored[key] for key in ("name", "features", "outputs", "layers", "parameters")}
-        streaming = from_json(Streaming, stored["streaming"], "streaming") if graph == "step" else None
+        streaming = from_json(Streaming, stored["streaming"], "streaming") if graph != "sequence" else None
     except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise BundleError(f"{path}: was not written by EdgeLSTM, or its description is damaged") from error
     label = f"{format_} {precision}" + ("" if graph == "step" else f" ({graph})")
@@ -127,7 +127,7 @@ def show(description: dict[str, Any], as_json: bool) -> None:
     ]
     if description.get("signer"):
         lines.append(("signed by", description["signer"]))
-    if description["streaming"] is not None:
+    if description["streaming"] is not None and description["streaming"]["whole"] is None:
         states = f"{', '.join(description['states'])}: {description['state_bytes']:,} bytes per stream in float32"
         lines.append(("states", states))
     if (own := description.get("keras_float32")) is not None and own["snr_db"] is not None:
@@ -148,11 +148,17 @@ def show(description: dict[str, Any], as_json: bool) -> None:
 
 def _streaming(streaming: dict[str, Any] | None) -> list[tuple[str, str]]:
     if streaming is None:
-        return [("streaming", "not possible: sequence graphs only")]
+        return [("streaming", "none: sequence graphs only, which take whole sequences")]
     window, carried = streaming["window"], streaming["carried_snr_db"]
     if streaming["mode"] == WINDOW:
         every = "each timestep" if streaming["hop"] == 1 else f"every {streaming['hop']} timesteps"
         lines = [("streaming", f"by window: {every}, the answer on the last {window}")]
+        if (whole := streaming["whole"]) is not None:
+            lines.append(("", f"at once, and in no other way, because of {whole['because']}"))
+            if whole["rows"] is not None:
+                lines.append(("answers", f"sequences of {whole['rows']} rows"))
+            if whole["ids"] is not None:
+                lines.append(("inputs", f"ids: the whole numbers 0 to {whole['ids'] - 1}"))
     else:
         trained = f"; trained on windows of {window}" if window else ""
         lines = [("streaming", f"the state is carried on for ever{trained}")]

@@ -265,39 +265,40 @@ def test_without_the_toolkit_s_packages(keras_file):
         assert "Traceback" not in done.stderr
 
 
-def test_refused_models_say_so_without_a_traceback(tmp_path):
+def both_ways(folder, steps, return_sequences=False):
+    """A file of a model whose state cannot be carried."""
     import keras
 
     keras.utils.set_random_seed(0)
-    path = tmp_path / "both.keras"
-    layers = keras.layers
-    keras.Sequential([keras.Input((20, 3)), layers.Bidirectional(layers.LSTM(4)), layers.Dense(2)]).save(path)
+    recurrent = keras.layers.LSTM(4, return_sequences=return_sequences)
+    model = keras.Sequential([keras.Input((steps, 3)), keras.layers.Bidirectional(recurrent), keras.layers.Dense(2)])
+    model.save(folder / "both.keras")
+    return folder / "both.keras"
+
+
+def test_refused_models_say_so_without_a_traceback(tmp_path):
+    path = both_ways(tmp_path, steps=None)
     done = call("export", path)
     assert done.status == 2
     assert "Bidirectional" in done.err
-    assert "--graph sequence" in done.err
+    assert "--window T" in done.err
     assert [p.name for p in tmp_path.iterdir()] == ["both.keras"]
 
 
 @pytest.mark.slow
-def test_models_that_cannot_stream_as_sequence_graphs(tmp_path):
-    import keras
-
-    keras.utils.set_random_seed(0)
-    path = tmp_path / "both.keras"
-    layers = keras.layers
-    keras.Sequential([keras.Input((20, 3)), layers.Bidirectional(layers.LSTM(4)), layers.Dense(2)]).save(path)
+def test_models_that_carry_no_state_as_sequence_graphs(tmp_path):
+    path = both_ways(tmp_path, steps=None, return_sequences=True)
     done = call("export", path, "--graph", "sequence")
     assert done.status == 0, done.err
-    assert "cannot be streamed" in done.out
+    assert "sequence graphs only" in done.out
     assert {a.label for a in Bundle.open(tmp_path / "both.edge").manifest.artifacts} == {
         *("tflite float32 (sequence)", "onnx float32 (sequence)")
     }
     assert call("verify", tmp_path / "both.edge").status == 0
-    assert "streaming   not possible" in call("inspect", tmp_path / "both.edge").out
+    assert "sequence graphs only" in call("inspect", tmp_path / "both.edge").out
     done = call("run", tmp_path / "both.edge")
     assert done.status == 2
-    assert "cannot be streamed" in done.err
+    assert "without --graph sequence" in done.err
 
 
 @pytest.mark.slow
