@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--graph",
         default="step",
         metavar="G,…",
-        help="step, to be streamed (default); sequence, which takes whole sequences, also of models that cannot stream",
+        help="step, to be streamed (default); sequence, which takes whole sequences of any length",
     )
     parser.add_argument(
         "--calibration", type=Path, metavar="FILE", help="representative raw inputs: .npy, .npz or .csv"
