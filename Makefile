@@ -6,6 +6,7 @@ LEGACY := .venv-tflite-runtime
 LOWEST := .venv-lowest
 LOWEST_TESTS := $(addprefix tests/export/test_,keras2.py keras_files.py read_keras.py untrusted.py onnx.py tflite.py zoo.py) \
 	tests/attacks/test_artifacts.py
+# Three workers for two cores, since some tests wait for programs, where the run is long enough to gain by it.
 # Whole files to each worker, which share their models, in the order of tests/conftest.py.
 BY_FILE := --dist loadfile --no-loadscope-reorder
 # What the extension module is built from: an editable install does not see that these have changed.
@@ -17,18 +18,18 @@ demo: $(VENV)/.toolkit
 	$(BIN)/edgelstm demo
 
 test: lint $(VENV)/.dev $(LEGACY)/.ready
-	$(BIN)/python -m pytest -n 2 $(BY_FILE) -m "not compilers and not devices"
+	$(BIN)/python -m pytest -n 3 $(BY_FILE) -m "not engine and not devices"
 
-# The engine and folders of C by several compilers, with sanitizers, as a library, and over ten million steps.
+# The engine and folders of C by several compilers, with sanitizers, fuzzed, as a library, and over ten million steps.
 test-engine: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2 $(BY_FILE) -m "compilers and not devices"
+	$(BIN)/python -m pytest -n 2 $(BY_FILE) -m "engine and not devices"
 
 # Reading and export with the lowest version of every dependency that pyproject.toml allows.
 test-lowest: $(LOWEST)/.ready
-	if test -x $(LOWEST)/bin/python; then $(LOWEST)/bin/python -m pytest -n 2 $(BY_FILE) -q -m "not slow and not compilers" $(LOWEST_TESTS); fi
+	if test -x $(LOWEST)/bin/python; then $(LOWEST)/bin/python -m pytest -n 2 $(BY_FILE) -q -m "not slow and not engine" $(LOWEST_TESTS); fi
 
 test-fast: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2 $(BY_FILE) -m "not slow and not compilers and not devices" -q
+	$(BIN)/python -m pytest -n 2 $(BY_FILE) -m "not slow and not engine and not devices" -q
 
 # Wheels of the runtime for boards, into dist, each run in a userland of its processor. Takes Debian's cross compilers,
 # QEMU and mmdebstrap: .ci/system-packages.

@@ -30,6 +30,7 @@ from ..runtime.tflite_metadata import METADATA_NAME
 from .calibration import Calibration, as_sequences, record
 from .converters import SequenceModel, WindowModel
 from .converters.window_files import PRECISIONS as WINDOW_PRECISIONS
+from .costs import costs, in_words
 from .description import describe
 from .from_keras.call import NotCarriedError
 from .from_keras.file import LoadedModel
@@ -48,6 +49,8 @@ SUFFIXES = {"native": "elm"}
 PRECISIONS = tuple(TOLERANCES)
 # What can be asked for. A model that has no state to carry gets a window graph where it is to be stepped.
 GRAPHS = ("step", "sequence")
+# Where a precision does not do, what may, the smaller files first.
+MORE_PRECISE = {"int8": ("int16x8", "float16"), "int16x8": ("float16",), "dynamic": ("float16",)}
 _PACKAGES = ("edgelstm", "keras", "tensorflow", "ai-edge-litert", "onnx", "onnxruntime", "tf2onnx", "numpy")
 
 
@@ -119,6 +122,7 @@ class Result:
         parity: of these with Keras's.
         tolerance: what is asked of them.
         keras_float32: how far Keras's own float32 is from the network in float64, where that is known.
+        explanation: where it did not pass, which matrices cost how much and what would help; may be empty.
     """
 
     target: Target
@@ -127,6 +131,7 @@ class Result:
     parity: Parity
     tolerance: Tolerance
     keras_float32: Parity | None = None
+    explanation: str = ""
 
     @property
     def min_snr_db(self) -> float:
@@ -264,15 +269,33 @@ def export(
         chaotic_beyond=proof.chaotic_beyond,
         probabilities=proof.conditioning.probabilities,
     )
+
+    def made_and_replayed(target: Target) -> Result:
+        content = _content(network, target, manifest, recorded, legacy_tflite)
+        tolerance = proof.conditioning.tolerance(target.precision, min_snr)
+        return _replayed(target, content, network, proof.golden, tolerance)
+
+    def explanation(failed: Result) -> str:
+        target = failed.target
+        found = costs(network, target.format, target.precision, recorded, proof.golden, failed.tolerance)
+        said = [in_words(found, recorded)] if found else []
+        for precision in MORE_PRECISE.get(target.precision, ()):
+            other = replace(target, precision=precision)
+            if other.exists and (result := made_and_replayed(other)).passed:
+                said.append(f"in {precision} it would pass, with {result.parity.snr_db:.1f} dB")
+                break
+        return "; ".join(said)
+
     results: list[Result] = []
     for target in made:
         begin(progress, target, made)
-        content = _content(network, target, manifest, recorded, legacy_tflite)
-        tolerance = proof.conditioning.tolerance(target.precision, min_snr)
-        replayed = _replayed(target, content, network, proof.golden, tolerance)
-        results.append(replace(replayed, keras_float32=proof.conditioning.keras))
+        replayed = made_and_replayed(target)
+        result = replace(replayed, keras_float32=proof.conditioning.keras)
+        if not result.passed:
+            result = replace(result, explanation=explanation(result))
+        results.append(result)
         if report is not None:
-            report(results[-1])
+            report(result)
     return _write(path, manifest, results, proof.golden, keep_going, data is None)
 
 
@@ -426,7 +449,7 @@ def _write(
     passed = [result for result in results if result.passed]
     failed = [result for result in results if not result.passed]
     if failed and not (keep_going and passed):
-        worst = "; ".join(f"{r.target}: {r.tolerance.shortfall(r.parity, manifest.outputs)}" for r in failed)
+        worst = "; ".join(_shortfall(r, manifest.outputs) for r in failed)
         raise ParityError(
             f"{manifest.name}: not within tolerance of Keras, so no bundle is written: {worst}. {_remedies(made_up)}",
             tuple(results),
@@ -450,6 +473,11 @@ def _write(
         golden=File.of("golden.npz", files["golden.npz"]),
     )
     return write_bundle(path, manifest, files)
+
+
+def _shortfall(result: Result, outputs: Sequence[str]) -> str:
+    said = f"{result.target}: {result.tolerance.shortfall(result.parity, outputs)}"
+    return f"{said} ({result.explanation})" if result.explanation else said
 
 
 def _remedies(made_up: bool) -> str:

@@ -48,6 +48,13 @@ class Product:
         """Those of all inputs, one below the other: (inputs, columns)."""
         return np.concatenate(self.parts)
 
+    def __str__(self) -> str:
+        kernels = dict.fromkeys(_kernel(name).replace("_", " ") for name in self.inputs)
+        what = " and ".join(kernels)
+        if isinstance(self.layer, GRU):
+            what += " of the candidate" if self.columns.start else " of both gates"
+        return f"{what} of layer {self.layer.name!r}"
+
     def only(self, *inputs: str) -> Product:
         """The part of it that these inputs have."""
         return replace(self, inputs=tuple(name for name in self.inputs if name in inputs))

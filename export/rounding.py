@@ -121,7 +121,7 @@ class Rounding:
         return error if np.isfinite(error) else np.inf
 
 
-def round_network(network: Network, chosen: Iterable[Product], apart: bool, calibration: Calibration) -> Network:
+def round_network(network: Network, chosen: Iterable[Product], apart: bool, calibration: Calibration | None) -> Network:
     """A network whose chosen products have weights that int8 holds without a loss.
 
     Whoever then takes each row's largest weight for 127 steps finds the steps that were chosen here.
@@ -130,9 +130,9 @@ def round_network(network: Network, chosen: Iterable[Product], apart: bool, cali
         network: of any layers.
         chosen: products, or parts of products, of its layers.
         apart: whether the weights of each input (x, h) have scales of their own, or the whole row one.
-        calibration: what `record` found of the same network.
+        calibration: what `record` found of the same network; None rounds every weight to the nearest.
     """
-    rounding = Rounding(calibration)
+    rounding = None if calibration is None else Rounding(calibration)
     layers: dict[str, Any] = {layer.name: layer for layer in network.layers}
     for product in chosen:
         if apart:
@@ -140,5 +140,6 @@ def round_network(network: Network, chosen: Iterable[Product], apart: bool, cali
         else:
             scales = row_scales(product.weights.T)
         changed = product.of(layers[product.layer.name])
-        layers[product.layer.name] = changed.with_weights((rounding.int8(product, scales) * scales).T)
+        steps = nearest(product.weights.T, scales) if rounding is None else rounding.int8(product, scales)
+        layers[product.layer.name] = changed.with_weights((steps * scales).T)
     return replace(network, layers=tuple(layers[layer.name] for layer in network.layers))

@@ -9,6 +9,10 @@ import sys
 import tempfile
 from pathlib import Path
 
+import pytest
+
+from tests.once import once
+
 ROOT = Path(__file__).parents[1]
 _SOURCES = ("devices", "export", "runtime", "toolkit", "pyproject.toml", "setup.py", "README.md", "LICENSE")
 
@@ -18,6 +22,12 @@ def build_wheel(to: Path, compiler: str = "cc") -> Path:
     arguments = ("-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(to), ".")
     _run_in_copy(*arguments, CC=compiler)
     (wheel,) = to.glob("edgelstm-*.whl")
+    return wheel
+
+
+def own_wheel(factory: pytest.TempPathFactory) -> Path:
+    """The wheel for this machine, which all tests share."""
+    (wheel,) = once(factory, "wheel", build_wheel).glob("edgelstm-*.whl")
     return wheel
 
 

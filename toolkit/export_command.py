@@ -279,6 +279,7 @@ def _found(results: list[Any], path: Path | None, apart: dict[str, str]) -> dict
             "min_snr_db": r.min_snr_db,
             "min_output_snr_db": r.tolerance.output_snr_db,
             "passed": r.passed,
+            "explanation": r.explanation,
             "parity": r.parity.to_json(),
         }
         for r in results
@@ -310,6 +311,9 @@ def _show(results: list[Any], path: Path | None, apart: dict[str, str]) -> None:
         figures = [f"{keras.worst_output_snr_db:.1f}", f"{keras.max_abs_error:.2e}", f"{keras.rmse:.2e}"]
         rows.append(["Keras's own float32", "", f"{keras.snr_db:.1f}", "", *figures, ""])
     print(table(["artifact", "bytes", "SNR dB", "least", "worst output", "max |error|", "RMSE", "against Keras"], rows))
+    for r in results:
+        if path is not None and r.explanation:  # Where nothing is written, the error says it.
+            print(f"\n{r.target}: {r.explanation}")
     if path is not None:
         print(f"\nwrote {path} ({_size(path):,} bytes)")
 

@@ -1,5 +1,5 @@
 """Networks as ONNX files."""
 
-from .graph import onnx_step_graph
+from .graph import int8_products, onnx_step_graph
 
-__all__ = ["onnx_step_graph"]
+__all__ = ["int8_products", "onnx_step_graph"]

@@ -67,7 +67,7 @@ def onnx_step_graph(
     if precision not in PRECISIONS:
         raise ValueError(f"no ONNX file in {precision}; there are {', '.join(PRECISIONS)}")
     if precision == "dynamic" and calibration is not None:
-        network = round_network(network, _int8_products(network), True, calibration)
+        network = round_network(network, int8_products(network), True, calibration)
     graph = OnnxWriter(precision)
     states = [spec.name for spec in network.states]
     following = [f"{name}_next" for name in states]
@@ -153,7 +153,7 @@ def _placed(network: Network) -> Iterator[tuple[Layer, bool, slice]]:
         raw, at = raw and not isinstance(layer, (LSTM, GRU, SimpleRNN, Dense)), end
 
 
-def _int8_products(network: Network) -> Iterator[Product]:
+def int8_products(network: Network) -> Iterator[Product]:
     """What of each product will be int8 in a `dynamic` file: see `OnnxWriter.weight`."""
     for layer, raw, _ in _placed(network):
         whole = isinstance(layer, (LSTM, GRU, SimpleRNN)) and quantizes_activations("dynamic", layer, raw)

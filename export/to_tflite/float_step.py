@@ -5,7 +5,7 @@ The precisions differ only in how the weights of a matrix product are kept.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import singledispatchmethod
 from typing import Any
 
@@ -40,12 +40,20 @@ class FloatStep:
         precision: `float32`, `float16` or `dynamic`.
         legacy: write `dynamic` so that tflite-runtime 2.14 reads it. Its float-by-int8 product knows one scale
             for a matrix, so the scales of the rows become an operator of their own.
+        integer: which products have integer weights, in the precisions that have such.
     """
 
-    def __init__(self, graph: GraphWriter, precision: str, legacy: bool = False) -> None:
+    def __init__(
+        self,
+        graph: GraphWriter,
+        precision: str,
+        legacy: bool = False,
+        integer: Callable[[Product], bool] = is_integer,
+    ) -> None:
         self.ops = Ops(graph)
         self._precision = precision
         self._legacy = legacy
+        self._integer = integer
 
     def emit(self, network: Network, x: Value, states: Sequence[Value]) -> tuple[Value, list[Value]]:
         """Append a timestep: (1, features) and the states give (1, outputs) and the next states."""
@@ -74,7 +82,7 @@ class FloatStep:
         offset = None if bias is None else self.ops.constant(bias)
         if self._precision == "float16":
             return self.ops.fully_connected(x, self.ops.dequantize(self.ops.constant(weights, np.float16)), offset)
-        if self._precision == "dynamic" and is_integer(product):
+        if self._precision == "dynamic" and self._integer(product):
             scales = row_scales(weights)
             rows, quantized = [float(s) for s in scales.ravel()], nearest(weights, scales)
             if self._legacy:

@@ -11,7 +11,7 @@ Sequence graph, signature `sequence`: input `x` (1, T, features) for any T, outp
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ import numpy as np
 from ...runtime.network import Network
 from ...runtime.tflite_metadata import CHECKSUM_PLACEHOLDER, CHECKSUM_PREFIX, METADATA_NAME, checksum
 from ..calibration import Calibration
-from ..products import is_integer, products
+from ..products import Product, is_integer, products
 from ..rounding import round_network
 from .float_step import FloatStep
 from .integer_products import IntegerProducts
@@ -34,6 +34,7 @@ def tflite_step_graph(
     description: Mapping[str, Any],
     calibration: Calibration | None = None,
     legacy: bool = False,
+    integer: Callable[[Product], bool] = is_integer,
 ) -> bytes:
     """The step graph as a `.tflite` file.
 
@@ -44,13 +45,14 @@ def tflite_step_graph(
         calibration: what `record` found of the network. `int8` and `int16x8` need it if a matrix has 1,024 weights or
             more; the weights of `dynamic` are rounded better with it.
         legacy: keep the file loadable by tflite-runtime 2.14; only `dynamic` differs.
+        integer: which matrix products have integer weights, in the precisions that have such.
     """
     model = ModelWriter()
     graph = model.graph("step")
     x = graph.tensor("x", (1, network.features))
     states = [graph.tensor(spec.name, (1, spec.units)) for spec in network.states]
-    network = _rounded(network, precision, calibration)
-    y, following = _step(graph, precision, calibration, legacy).emit(network, x, states)
+    network = _rounded(network, precision, calibration, integer)
+    y, following = _step(graph, precision, calibration, legacy, integer).emit(network, x, states)
     names = [spec.name for spec in network.states]
     model.signature(
         "step",
@@ -61,17 +63,28 @@ def tflite_step_graph(
     return _finish(model, description)
 
 
-def _step(graph: GraphWriter, precision: str, calibration: Calibration | None, legacy: bool) -> FloatStep:
+def _step(
+    graph: GraphWriter,
+    precision: str,
+    calibration: Calibration | None,
+    legacy: bool,
+    integer: Callable[[Product], bool] = is_integer,
+) -> FloatStep:
     if precision in INTEGER_PRECISIONS:
-        return IntegerProducts(graph, precision, calibration)
-    return FloatStep(graph, precision, legacy)
+        return IntegerProducts(graph, precision, calibration, integer)
+    return FloatStep(graph, precision, legacy, integer)
 
 
-def _rounded(network: Network, precision: str, calibration: Calibration | None) -> Network:
+def _rounded(
+    network: Network,
+    precision: str,
+    calibration: Calibration | None,
+    integer: Callable[[Product], bool] = is_integer,
+) -> Network:
     """For `dynamic`, the network with those weights that int8 will hold."""
     if precision != "dynamic" or calibration is None:
         return network
-    large = [product for layer in network.layers for product in products(layer) if is_integer(product)]
+    large = [product for layer in network.layers for product in products(layer) if integer(product)]
     return round_network(network, large, False, calibration)
 
 

@@ -14,7 +14,7 @@ weights, in `int16x8` with two int8 parts of the weights, the second being what 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -53,17 +53,24 @@ class IntegerProducts(FloatStep):
         graph: where to.
         precision: `int8` or `int16x8`.
         calibration: of the network that will be emitted; None if none of its matrices is large enough to be integer.
+        integer: which products have integer weights.
     """
 
-    def __init__(self, graph: GraphWriter, precision: str, calibration: Calibration | None) -> None:
-        super().__init__(graph, precision)
+    def __init__(
+        self,
+        graph: GraphWriter,
+        precision: str,
+        calibration: Calibration | None,
+        integer: Callable[[Product], bool] = is_integer,
+    ) -> None:
+        super().__init__(graph, precision, integer=integer)
         self._parts = 2 if precision == "int16x8" else 1
         self._calibration = calibration
         self._rounding = None if calibration is None else Rounding(calibration)
 
     def linear(self, product: Product, inputs: Sequence[Value], bias: npt.NDArray[Any] | None) -> Value:
         """Σ inputᵢ · weightsᵢ + bias, float to float."""
-        if not is_integer(product):
+        if not self._integer(product):
             return super().linear(product, inputs, bias)
         if self._calibration is None or self._rounding is None:
             raise ValueError("integer products need calibration")

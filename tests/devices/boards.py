@@ -12,12 +12,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.devices.emulated import emulated_board
 from tests.devices.stand_in import StandIn, local_board
 from tests.toolkit.conftest import Done, call
 
 EMULATED = {"arm64": "cortex-a72", "armhf": "cortex-a7"}
 DIST = Path(__file__).parents[2] / "dist"
+
+
+def on(*kinds: str) -> pytest.MarkDecorator:
+    """The kinds of board that a test runs on, where one emulated processor shows all that there is to see."""
+    marked = [pytest.param(kind, marks=pytest.mark.devices) if kind in EMULATED else kind for kind in kinds]
+    return pytest.mark.parametrize("kind", marked, indirect=True)
 
 
 @contextmanager

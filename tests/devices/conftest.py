@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from edgelstm.export import export
 
+from tests import wheel
 from tests.devices.boards import DIST, EMULATED, started
 from tests.engine.models import network
-from tests.wheel import build_wheel
 
 NAME = "LSTM 8 32 32 4"
-KINDS = ["here", *(pytest.param(kind, marks=pytest.mark.devices) for kind in EMULATED)]
+KINDS = ["here", *(pytest.param(kind, marks=pytest.mark.devices) for kind in EMULATED)]  # See also `boards.on`.
 
 
 @pytest.fixture(params=KINDS)
@@ -26,7 +26,7 @@ def kind(request):
 @pytest.fixture(scope="module")
 def own_wheel(tmp_path_factory):
     """A wheel for this machine."""
-    return build_wheel(tmp_path_factory.mktemp("wheels"))
+    return wheel.own_wheel(tmp_path_factory)
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
-"""What a board does in these tests, with the wheel and NumPy alone: `on_board.py BUNDLES OUT` replays every bundle's
-golden vectors on every backend that is there, and streams the inputs that lie beside the bundle as an application
-would, for whoever asked to compare."""
+"""What a board does in these tests, with the wheel and NumPy alone: `on_board.py BUNDLES OUT MODEL …` replays the
+golden vectors of each model's bundle on every backend that is there, and streams the inputs that lie beside the bundle
+as an application would, for whoever asked to compare."""
 
 import contextlib
 import io
@@ -15,10 +15,10 @@ from edgelstm.runtime.cli import main
 
 # A process of its own for each bundle takes an emulator minutes; deployments to such boards have it.
 trial._LIBRARIES.clear()
-bundles, out = map(Path, sys.argv[1:])
+bundles, out = map(Path, sys.argv[1:3])
 checks = {}
 kernel = ""
-for bundle in sorted(bundles.glob("*.edge")):
+for bundle in (bundles / f"{name}.edge" for name in sys.argv[3:]):
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         main(["verify", str(bundle), "--json"])

@@ -15,7 +15,7 @@ import pytest
 from edgelstm.devices.agent.messages import Facts
 from edgelstm.runtime import load
 
-from tests.devices.boards import DIST, base, current, deploy, started, status
+from tests.devices.boards import DIST, base, current, deploy, on, started, status
 from tests.devices.stand_in import StandIn
 from tests.engine.models import inputs
 from tests.toolkit.conftest import call
@@ -43,6 +43,7 @@ def test_a_model_is_verified_there_and_becomes_current(board, bundles, wheels):
     np.testing.assert_allclose(answers, want, rtol=1e-5, atol=1e-6)
 
 
+@on("here", "arm64")
 def test_back_and_forth(board, bundles, wheels):
     assert call("status", board.host, *board.arguments).status == 1  # Nothing is there yet.
     versions = []
@@ -111,6 +112,7 @@ def _lines(state: Path) -> list[str]:
     return (state / "out").read_text().splitlines() if (state / "out").exists() else []
 
 
+@on("here", "armhf")
 def test_a_version_that_does_not_come_up_gives_way_to_the_one_before(board, bundles, wheels):
     with fed_by_hand(base(board) / "state"):
         assert deploy(board, bundles["first"], wheels, *SERVICE).status == 0
@@ -124,6 +126,7 @@ def test_a_version_that_does_not_come_up_gives_way_to_the_one_before(board, bund
         assert shown["running"]
 
 
+@on("here", "arm64")
 def test_a_service_gives_way_to_none_and_comes_back(board, bundles, wheels):
     with fed_by_hand(base(board) / "state"):
         first = deploy(board, bundles["first"], wheels, *SERVICE)
@@ -137,6 +140,7 @@ def test_a_service_gives_way_to_none_and_comes_back(board, bundles, wheels):
         assert status(board)[0]["running"]
 
 
+@on("here", "arm64")
 @pytest.mark.parametrize(
     ("bundle", "arguments", "words"),
     [
@@ -172,6 +176,7 @@ def _hide(board: StandIn, package: str) -> None:
     python.chmod(0o755)
 
 
+@on("here", "armhf")
 def test_a_wheel_that_does_not_fit(board, bundles, wheels, tmp_path):
     other = tmp_path / "other"
     other.mkdir()
@@ -185,6 +190,7 @@ def test_a_wheel_that_does_not_fit(board, bundles, wheels, tmp_path):
     assert not base(board).exists()
 
 
+@on("here", "armhf")
 def test_a_connection_that_breaks_half_way(board, bundles, wheels):
     """While the files are on their way."""
     assert deploy(board, bundles["first"], wheels).status == 0
@@ -215,6 +221,7 @@ def test_a_connection_that_breaks_half_way(board, bundles, wheels):
     assert current(board) != before
 
 
+@on("here", "arm64")
 def test_a_full_disk(kind, bundles, wheels, monkeypatch, tmp_path):
     with started(kind, tmp_path / "board", disk_mb=3) as board:
         done = deploy(board, bundles["first"], wheels)

@@ -13,13 +13,14 @@ from edgelstm.devices.agent.messages import Hold, Receive, Versions, plain
 from edgelstm.devices.board import Board, BoardError, pack
 from edgelstm.devices.deploy import located
 
-from tests.devices.boards import base, current, deploy, started
+from tests.devices.boards import base, current, deploy, on, started
 from tests.engine.toolchain import require
 from tests.toolkit.conftest import call
 
 pytestmark = pytest.mark.slow
 
 
+@on("here", "armhf")
 def test_what_the_agent_is_told_may_be_long(board, tmp_path):
     """Longer than a command line: NumPy's wheel has a thousand files, each with its digest."""
     with Board(board.host, board.options) as connected:
@@ -78,6 +79,7 @@ def test_a_board_that_requires_signatures(kind, bundles, wheels, tmp_path):
         assert deploy(board, bundle, wheels, "--allow-older").status == 0
 
 
+@on("here", "arm64")
 def test_two_deployments_wait_for_each_other(board, bundles, wheels, monkeypatch, tmp_path):
     """Whoever is killed keeps nobody waiting. A folder for temporary files may have a long name."""
     long = tmp_path / ("x" * 120)
@@ -108,6 +110,7 @@ def test_two_deployments_wait_for_each_other(board, bundles, wheels, monkeypatch
     assert len(list((base(board) / "versions").iterdir())) == 2
 
 
+@on("here", "armhf")
 def test_a_report_that_nobody_writes_is_not_waited_for(board, bundles, wheels):
     assert deploy(board, bundles["first"], wheels).status == 0
     state = base(board) / "state"
@@ -123,7 +126,7 @@ def test_a_report_that_nobody_writes_is_not_waited_for(board, bundles, wheels):
     assert "current, DAMAGED" in listed.out
 
 
-@pytest.mark.parametrize("kind", ["here"], indirect=True)  # An emulated board's Python is what it is.
+@on("here")  # An emulated board's Python is what it is.
 def test_a_python_that_is_too_old(board):
     """It could not even read the agent's modules."""
     python = board.folder / "commands/python3"
@@ -139,6 +142,7 @@ def test_a_host_that_is_none(host):
         pass
 
 
+@on("here", "arm64")
 def test_a_host_key_that_is_not_known_is_not_waved_through(board, bundles, wheels):
     known = board.folder / "known_hosts"
     known.write_text(known.read_text().replace("ssh-ed25519 A", "ssh-ed25519 B"))

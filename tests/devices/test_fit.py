@@ -100,7 +100,7 @@ def test_by_window_a_stream_is_a_state_for_each_in_flight(tmp_path, monkeypatch)
     assert "bytes of RAM with its stack, of 196,608" in of(large.path, "stm32f4")["c float32"].problem
 
 
-@pytest.mark.slow
+@pytest.mark.engine
 def test_windows_in_flight_take_no_more_than_is_said(tmp_path):
     require("aarch64-linux-gnu-gcc", "qemu-aarch64")
     from tests.devices.count_instructions import CORES, count_windows, make_plugin
@@ -112,7 +112,7 @@ def test_windows_in_flight_take_no_more_than_is_said(tmp_path):
     assert 0.85 <= counted / (30 * table.instructions(of_one)) <= 1.02
 
 
-@pytest.mark.slow
+@pytest.mark.engine
 @pytest.mark.parametrize("precision", ["int8"])  # Any of the three will do, and each takes half a minute.
 def test_the_counts_are_repeatable(precision, tmp_path):
     """The table against a count here and now. Another release of the compiler may move it a little."""

@@ -114,7 +114,7 @@ def program(request, tmp_path_factory) -> Path:
     return link(folder / "check_denormals", "gcc", HERE / "check_denormals.c", objects, *flags)
 
 
-@pytest.mark.compilers
+@pytest.mark.engine
 @pytest.mark.parametrize("name", MODELS)
 def test_time_does_not_depend_on_the_data(name, program, tmp_path):
     """Counted, not timed to a percent; steps, runs, fleets and windows are compared in every mode, too."""

@@ -20,7 +20,7 @@ SEEDS = ["tutorial_last", "tutorial_stacked", "gru", "gru_reset_before", "simple
          "layer_normalization", "batch_normalization", "softmax_classifier"]  # fmt: skip
 
 
-@pytest.mark.slow
+@pytest.mark.engine
 def test_no_bytes_make_it_read_or_write_out_of_bounds(tmp_path):
     require("clang")
     corpus, seeds, found = (tmp_path / name for name in ("corpus", "seeds", "found"))

@@ -15,7 +15,7 @@ from tests.engine.toolchain import ENGINE, require, run
 from tests.rooms.test_readme import blocks
 from tests.wheel import build_sdist, build_wheel
 
-pytestmark = pytest.mark.compilers
+pytestmark = pytest.mark.engine
 CMAKE = """cmake_minimum_required(VERSION 3.16)
 project(user LANGUAGES C)
 find_package(edgelstm 0.1 REQUIRED)

@@ -38,7 +38,7 @@ def answers(content: bytes, kernel: str, xs: np.ndarray) -> np.ndarray:
     return ys
 
 
-@pytest.mark.slow
+@pytest.mark.engine
 @pytest.mark.parametrize("name", NAMES)
 def test_long_streams_follow_keras(name):
     xs, want = golden(name, STEPS[name])
@@ -53,7 +53,7 @@ def test_long_streams_follow_keras(name):
             assert ratio >= LEAST[precision], (precision, kernel)
 
 
-@pytest.mark.slow
+@pytest.mark.engine
 def test_int8_in_the_median_of_the_zoo():
     ratios = [ratio for (_, precision), ratio in measured.items() if precision == "int8"]
     if len(ratios) < len(ZOO) - 1:

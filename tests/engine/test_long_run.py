@@ -12,7 +12,7 @@ from tests.engine.toolchain import HERE, compile_engine, link, require, run
 STEPS = 10_000_000
 
 
-@pytest.mark.compilers
+@pytest.mark.engine
 def test_ten_million_steps_neither_drift_nor_grow(tmp_path):
     require("gcc")
     name = "LSTM 8 32 32 4"

@@ -16,7 +16,7 @@ STEPS = 200  # Of which a fleet's last stream, that starts a hundred late, sees 
 WINDOW_STEPS = 60  # Two windows of thirty.
 # Every kind of cell, masked timesteps, layers before, between and behind the cells.
 WINDOWED = ["tutorial_last", "masking", "gru", "gru_reset_before", "simple_rnn", "activation_layers", "LSTM 2 7 8 3"]
-pytestmark = pytest.mark.compilers
+pytestmark = pytest.mark.engine
 BUILDS = {
     # A constant's pointers are constant without PIE, so that what can change is seen.
     "gcc": ("gcc", "-O3", "-fno-pie", "-no-pie"),

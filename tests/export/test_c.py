@@ -21,7 +21,7 @@ from tests.engine.models import NAMES, elm, inputs, network, precisions
 from tests.engine.toolchain import STRICT, compile_engine, language, link, require, run
 from tests.export.refused import REFUSED
 
-pytestmark = pytest.mark.compilers
+pytestmark = pytest.mark.engine
 # Models, precisions, and the window and hop by which they answer.
 CASES = [
     ("LSTM 17 24 25 9", "float32", None, None),

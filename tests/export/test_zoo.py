@@ -16,6 +16,7 @@ from edgelstm.runtime.parity import TOLERANCES
 
 from tests.export.interpreters import litert_sequence, litert_steps, snr_db
 from tests.zoo import DISCONTINUOUS, ZOO, zoo_inputs, zoo_model
+from tests.zoo_bundles import zoo_bundle
 
 STEPS = 320
 pytestmark = pytest.mark.slow
@@ -35,23 +36,7 @@ def expected(name: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def bundles(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("zoo")
-
-    @cache
-    def bundle(name: str) -> Bundle:
-        calibration = np.stack([zoo_inputs(name, 400, 100 + i) for i in range(8)])
-        # Where one bit decides over a jump, quantisation cannot follow; only float32 is promised there.
-        precisions = ["float32"] if name in DISCONTINUOUS else list(TOLERANCES)
-        return export(
-            network(name),
-            folder / f"{name}.edge",
-            precisions=precisions,
-            graphs=["step", "sequence"],
-            calibration=calibration,
-            carry=True,  # Windows have tests of their own.
-        )
-
-    return bundle
+    return cache(lambda name: zoo_bundle(tmp_path_factory, name))
 
 
 def models(bundle: Bundle) -> list[tuple[str, float, Model]]:
