@@ -47,10 +47,10 @@ if TYPE_CHECKING:
 
 SUFFIXES = {"native": "elm"}
 PRECISIONS = tuple(TOLERANCES)
-# Where a precision does not do, what may, the smaller files first.
-MORE_PRECISE = {"int8": ("int16x8", "float16"), "int16x8": ("float16",), "dynamic": ("float16",)}
 # What can be asked for. A model that has no state to carry gets a window graph where it is to be stepped.
 GRAPHS = ("step", "sequence")
+# Where a precision does not do, what may, the smaller files first.
+MORE_PRECISE = {"int8": ("int16x8", "float16"), "int16x8": ("float16",), "dynamic": ("float16",)}
 _PACKAGES = ("edgelstm", "keras", "tensorflow", "ai-edge-litert", "onnx", "onnxruntime", "tf2onnx", "numpy")
 
 

@@ -122,11 +122,15 @@ class Model:
 
         Raises:
             ParityError: they are beyond the tolerance that the artifact was exported with.
+            BundleError: the golden vectors are another model's.
             InputError: the model was loaded from a single file, which carries no golden vectors.
         """
         if self._golden is None:
             raise InputError(f"{self._source}: a single file carries no golden vectors; verify the bundle")
-        parity = self._tolerance.compare(self.replay(self._golden), self._golden.outputs)
+        answers = self.replay(self._golden)
+        if answers.shape != self._golden.outputs.shape:
+            raise BundleError(f"{self._source}: its answers are not as wide as the golden vectors; export it again")
+        parity = self._tolerance.compare(answers, self._golden.outputs)
         if not self._tolerance.met_by(parity):
             raise ParityError(
                 f"{self._source}: {self.format} {self.precision} does not compute here what Keras computed: "

@@ -31,7 +31,8 @@ from .lines import Line, lines_of, longest_line, wait_for
 from .model import Model, load
 from .mqtt import options as mqtt_options
 from .notes import listed, note, shortened
-from .rows import HeaderError, Layout, RowReader, json_columns, json_object
+from .rows import HeaderError, Layout, RowReader
+from .run_answers import ALL, LAST, ROWS, check_rows, columns, lines_of_answer
 from .run_input import RunInput, open_input
 from .run_output import FileOutput, LineOutput, open_output, standard_output
 from .run_state import RunState
@@ -40,11 +41,6 @@ from .stream import Stream
 
 if TYPE_CHECKING:
     from .mqtt.publisher import Publisher
-
-# Which rows of an answer that is a sequence are written.
-LAST, ALL = ROWS = ("last", "all")
-# The column that says which row of an answer a line is, from 1 on.
-ROW = "row"
 
 HELP = "stream timesteps from a file or standard input through a model, one prediction per line"
 
@@ -135,7 +131,7 @@ def run(args: argparse.Namespace) -> int:
 
         return serve(args)
     model = load(args.model, args.backend, args.precision, args.allowed_signers)
-    check_rows(args, model)
+    check_rows(model, args.rows == ALL, args.mqtt is not None)
     stream = model.stream(**streaming_settings(args))
     with ExitStack() as stack:
         stop = stack.enter_context(interrupts())
@@ -315,26 +311,21 @@ class _Run:
         if y is not None:
             as_object = self._as_json or (layout is not None and layout.kind == "json")
             # Lines of one answer are written at once, so that none of them is there without the others.
-            self.output.write("\n".join(self._lines(y, as_object)))
+            self.output.write("\n".join(lines_of_answer(y, model.outputs, self._all_rows, as_object, self._as_message)))
         if stream.window is None and stream.steps == (model.streaming.window or 0) + 1 and model.streaming.window:
             note(carried_note(model))
 
-    def _lines(self, y: Float32Array, as_object: bool) -> list[str]:
-        outputs, all_rows = self.model.outputs, self.args.rows == ALL
-        if all_rows and self.args.mqtt is not None:
-            return [json_columns(outputs, y)]
-        if y.ndim == 2 and not all_rows:
-            y = y[-1]
-        rows: list[tuple[dict[str, int], Float32Array]] = [({}, y)]
-        if y.ndim == 2:
-            rows = [({ROW: number}, row) for number, row in enumerate(y, 1)]
-        if as_object:
-            return [json_object(outputs, row, first) for first, row in rows]
-        return [",".join(map(str, (*first.values(), *row))) for first, row in rows]
+    @property
+    def _all_rows(self) -> bool:
+        return self.args.rows == ALL
+
+    @property
+    def _as_message(self) -> bool:
+        return self.args.mqtt is not None
 
     @property
     def _as_json(self) -> bool:
-        return self.args.json or self.args.mqtt is not None
+        return self.args.json or self._as_message
 
     def _header(self, line: Line, reader: RowReader) -> None:
         if reader.in_order:
@@ -343,8 +334,7 @@ class _Run:
                 "its columns in their order for the features, which have no names"
             )
         if not self._as_json and not self.output.begun:
-            names = (ROW, *self.model.outputs) if self.args.rows == ALL else self.model.outputs
-            self.output.write(",".join(names))
+            self.output.write(",".join(columns(self.model.outputs, self._all_rows)))
 
     def _bad(self, line: Line, error: InputError) -> None:
         name = self.source.name
@@ -361,19 +351,6 @@ class _Run:
                 "a finite number any more, and no later answer will be one; it does not stay bounded when its state is "
                 f"carried on. Answer on the last inputs only (--window {self.model.streaming.window or 'T'})"
             )
-
-
-def check_rows(args: argparse.Namespace, model: Model) -> None:
-    """Raise `InputError` where all rows of each answer were asked for, and there is one, or no name for its number."""
-    if args.rows != ALL:
-        return
-    if model.rows is None:
-        raise InputError("--rows all: each answer of this model is a single row; leave it out")
-    if ROW in model.outputs and args.mqtt is None:
-        raise InputError(
-            f"--rows all: an output is called {ROW!r}, as the column is that numbers the rows; export the model with "
-            "another name for it (--outputs)"
-        )
 
 
 def carried_note(model: Model) -> str:

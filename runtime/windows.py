@@ -83,6 +83,8 @@ class Windows:
         self._session: Session | None = None
         if self._in_flight is None:
             self._session = session if isinstance(session, WindowSession) else opened.session()
+        whole = window.timesteps if isinstance(self._session, WindowSession) else 0
+        self._whole = np.zeros((whole, opened.features), np.float32)
 
     def step(self, x: Float32Array, y: Float32Array) -> bool:
         """One timestep of stream 0; whether an answer was due, which is in `y` then."""
@@ -157,14 +159,23 @@ class Windows:
         self._ring[index, self.steps[index] % self.window.timesteps] = x
         self.steps[index] += 1
 
+    def _fill(self, index: int, x: Float32Array) -> None:
+        """Bring a full window into its order: the inputs behind the oldest one, whose place `x` takes, then `x`."""
+        ring, at = self._ring[index], int(self.steps[index]) % self.window.timesteps
+        newer = len(ring) - 1 - at
+        self._whole[:newer] = ring[at + 1 :]
+        self._whole[newer:-1] = ring[:at]
+        self._whole[-1] = x
+
     def _answer(self, index: int, x: Float32Array, y: Float32Array) -> bool:
         """Go through the window anew, where an answer is due."""
         if self._session is None or not self.window.is_due(int(self.steps[index]) + 1):
             return False
-        rows = np.concatenate([self.recent(index), x[None]])[-self.window.timesteps :]
         if isinstance(self._session, WindowSession):
-            self._session.answer(rows, y)
+            self._fill(index, x)
+            self._session.answer(self._whole, y)
             return True
+        rows = np.concatenate([self.recent(index), x[None]])[-self.window.timesteps :]
         self._session.reset()
         # The answers before the last are of no use, but a backend may need the room to compute them.
         ys = np.empty((len(rows), *self._shape), np.float32)

@@ -44,8 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--graph",
         default="step",
         metavar="G,…",
-        help="step, to be streamed (default); sequence, which takes whole sequences: in every precision of tflite, of "
-        "models that cannot stream in float32 alone",
+        help="step, to be streamed (default); sequence, which takes whole sequences of any length, in every precision "
+        "of tflite",
     )
     parser.add_argument(
         "--calibration",

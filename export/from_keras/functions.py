@@ -102,7 +102,7 @@ def function_of_layer(layer: Any, where: str, rank: int = 0) -> Function:
         rank: of its input, where it is known, so that a feature axis counted from the front is understood.
 
     Raises:
-        UnsupportedModelError: it is another layer, or set up in a way that cannot be streamed.
+        UnsupportedModelError: it is another layer, or set up in a way that no step is.
     """
     import keras
 

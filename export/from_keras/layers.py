@@ -21,7 +21,7 @@ def read_call(call: Call) -> list[net.Layer]:
     """The layers of a network that a layer of Keras becomes.
 
     Raises:
-        UnsupportedModelError: it cannot be streamed exactly.
+        UnsupportedModelError: no state can be carried through it exactly.
     """
     import keras
 

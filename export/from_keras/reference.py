@@ -103,7 +103,9 @@ class KerasReference:
             whole = self.model if _is_float32(self.model) else with_dtype(self.model, "float32")
             call = self._whole[array.shape[1]] = called(whole, array.shape[1:])
         answers = [call(array[i : i + BATCH]) for i in range(0, len(array), BATCH)]
-        return np.concatenate([y[:, -1] if y.ndim == 3 else y for y in answers])
+        # A Reshape at the end of the model gives its last vector another shape: no sequence, but its numbers in order.
+        sequences = bool(self._calls) and len(self._calls[-1].output_shape) == 3
+        return np.concatenate([y[:, -1] if sequences else y.reshape(len(y), -1) for y in answers])
 
 
 class _Walk:

@@ -146,7 +146,7 @@ def export_c(
         What was written.
 
     Raises:
-        UnsupportedModelError: the model cannot be streamed.
+        UnsupportedModelError: no state of the model can be carried.
         InputError: the arguments do not fit the model.
         ParityError: the engine's answers, here or in the compiled self-test, differ too much; nothing is written.
         BundleError: `path` cannot be written, or something else is there.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -30,18 +31,25 @@ def open_onnx(content: bytes, source: str) -> Opened:
     runtime = _library()
     check_seal(content, source)
     session = _session(runtime, content, source)
-    texts: dict[str, str] = dict(session.get_modelmeta().custom_metadata_map)
+    with _loading(runtime, source):
+        texts: dict[str, str] = dict(session.get_modelmeta().custom_metadata_map)
     described = described_window(texts.get(METADATA_NAME, ""), source)
     if described is None:
         return OnnxArtifact(content, source, session)
-    return OnnxWindowArtifact(session, source, described)
+    return OnnxWindowArtifact(runtime, session, source, described)
 
 
 def _session(runtime: Any, content: bytes, source: str) -> Any:
-    try:
+    with _loading(runtime, source):
         # It would try again, and say so on standard output.
         how = {"providers": ["CPUExecutionProvider"], "enable_fallback": 0}
         return runtime.InferenceSession(content, _options(runtime), **how)
+
+
+@contextmanager
+def _loading(runtime: Any, source: str) -> Generator[None]:
+    try:
+        yield
     except Exception as error:  # onnxruntime's exceptions have no common root but this.
         reason = reason_of(error)
         raise BundleError(f"{source}: this onnxruntime ({runtime.__version__}) cannot load it: {reason}") from error
@@ -53,13 +61,14 @@ class OnnxWindowArtifact:
     state_names: tuple[str, ...] = ()
     state_bytes = 0
 
-    def __init__(self, session: Any, source: str, described: Described) -> None:
+    def __init__(self, runtime: Any, session: Any, source: str, described: Described) -> None:
         self._source = source
         self.metadata = {METADATA_NAME: described.text}
         self.fixed: Streaming | None = described.streaming
         self.features, self.outputs = described.features, described.outputs
         self._batch = described.batch
-        inputs, outputs = session.get_inputs(), session.get_outputs()
+        with _loading(runtime, source):
+            inputs, outputs = session.get_inputs(), session.get_outputs()
         kinds = [(value.name, value.type) for value in (*inputs, *outputs)]
         if (
             kinds != [("x", "tensor(float)"), ("y", "tensor(float)")]
@@ -90,12 +99,10 @@ class OnnxArtifact:
         self._runtime = runtime
         self._source = source
         self._session = _session(runtime, content, source) if session is None else session
-        try:
+        with _loading(runtime, source):
             inputs = _widths(self._session.get_inputs())
             outputs = _widths(self._session.get_outputs())
             everything: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
-        except Exception as error:
-            raise BundleError(f"{source}: is damaged ({reason_of(error)}); copy or export it again") from error
         self.state_names = tuple(name for name in inputs if name != "x")
         expected = {"y": outputs.get("y"), **{f"{name}_next": inputs[name] for name in self.state_names}}
         if "x" not in inputs or outputs != expected or None in (*inputs.values(), *outputs.values()):

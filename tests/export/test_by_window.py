@@ -239,6 +239,7 @@ def test_int8_without_a_loop(tmp_path):
         export(model, tmp_path / "y.edge", ["tflite"], ["int8"], calibration=data, min_snr=90)
 
 
+@pytest.mark.slow
 def test_how_it_is_read():
     found = read_model(MODELS["bidirectional"]())
     assert isinstance(found, WindowModel)

@@ -220,6 +220,7 @@ for precision in ("float32", "float16", "dynamic", "int8", "int16x8"):
 """
 
 
+@pytest.mark.slow
 def test_every_process_writes_the_same_bytes(tmp_path):
     """Whatever the order of its sets, and however many threads multiply its matrices."""
     second, third = (replace(large("GRU", 24, reset_after=after), name=f"g{after}") for after in (True, False))
