@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 LEGACY := .venv-tflite-runtime
+MICRO := .venv-tflite-micro
 LOWEST := .venv-lowest
 LOWEST_TESTS := $(addprefix tests/export/test_,keras2.py keras_files.py read_keras.py untrusted.py onnx.py tflite.py zoo.py) \
 	tests/attacks/test_artifacts.py
@@ -17,7 +18,7 @@ ENGINE := setup.py $(wildcard runtime/*.c runtime/engine/*.[ch])
 demo: $(VENV)/.toolkit
 	$(BIN)/edgelstm demo
 
-test: lint $(VENV)/.dev $(LEGACY)/.ready
+test: lint $(VENV)/.dev $(LEGACY)/.ready $(MICRO)/.ready
 	$(BIN)/python -m pytest -n 3 $(BY_FILE) -m "not engine and not devices"
 
 # The engine and folders of C by several compilers, with sanitizers, fuzzed, as a library, and over ten million steps.
@@ -58,7 +59,7 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(LEGACY) $(LOWEST) runtime/*.so build dist *.egg-info .pytest_cache .ruff_cache demo-output .userlands .node
+	rm -rf $(VENV) $(LEGACY) $(MICRO) $(LOWEST) runtime/*.so build dist *.egg-info .pytest_cache .ruff_cache demo-output .userlands .node
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -80,6 +81,12 @@ $(LEGACY)/.ready: pyproject.toml $(ENGINE)
 		$(LEGACY)/bin/pip install --quiet --editable . "tflite-runtime==2.14.0" "numpy<2"; \
 	else mkdir -p $(LEGACY); fi
 	touch $@
+
+# TensorFlow Lite Micro's interpreter, by itself. Its package has wheels for Linux on x86-64 only; elsewhere its tests are
+# skipped and say so.
+$(MICRO)/.ready: Makefile
+	$(PYTHON) -m venv $(MICRO)
+	if $(MICRO)/bin/pip install --quiet "tflite-micro==0.dev20261023182759"; then touch $@; fi
 
 # Python 3.11 is the lowest too; without one, these tests are left out as well.
 $(LOWEST)/.ready: pyproject.toml .ci/lowest_versions.py $(ENGINE)

@@ -17,6 +17,7 @@ from typing import Any
 from ..runtime import __version__
 from ..runtime.bundle import Bundle
 from ..runtime.errors import BundleError, InputError
+from ..runtime.manifest import Manifest
 from .agent.messages import (
     Activate,
     Activated,
@@ -175,10 +176,21 @@ def choose_wheels(deployment: Deployment, facts: Facts, host: str) -> list[Path]
         BoardError: there is none that fits.
     """
     given = {argument.partition("=")[0] for argument in deployment.arguments}
-    needed = [("numpy",), BACKENDS.get(deployment.backend, ())]
+    library = BACKENDS.get(deployment.backend, ())
+    if deployment.backend == "auto" and deployment.bundle.is_file():
+        library = _libraries(Bundle.open(deployment.bundle).manifest)
+    needed = [("numpy",), library]
     needed += [names for option, names in OPTIONS.items() if option in given]
     missing = [names for names in needed if names and not any(_is_there(name, facts) for name in names)]
     return [_fitting(deployment.wheels, names, facts, host) for names in (("edgelstm",), *missing)]
+
+
+def _libraries(manifest: Manifest) -> tuple[str, ...]:
+    """The packages of which one must be there to run a bundle: none where it has what the engine and NumPy run."""
+    formats = {artifact.format for artifact in manifest.artifacts if artifact.graph != "sequence"}
+    # The last one is that of 32-bit boards.
+    names = ("ai-edge-litert", "onnxruntime", "tflite-runtime")
+    return () if "native" in formats else tuple(n for n in names if any(n in BACKENDS[f] for f in formats))
 
 
 def _is_there(name: str, facts: Facts) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ..runtime.bundle import Bundle
 from ..runtime.elm import state_widths
-from ..runtime.manifest import Artifact
+from ..runtime.manifest import Artifact, Manifest
 from ..runtime.memory import TILE, c_tile, stream_bytes
 from ..runtime.streaming import Window
 from .estimate import Cost, cost, work_of
@@ -21,7 +21,10 @@ _WHY_NOT = {
         "phone": "it has no Python; an app takes tflite, onnx or c",
         "browser": "it has no Python; a page takes onnx, tflite or c as WebAssembly",
     },
-    "tflite": {"microcontroller": "TensorFlow Lite's interpreter does not run there; export with --format c"},
+    "tflite": {
+        "microcontroller": "TensorFlow Lite's interpreter does not run there, and TensorFlow Lite Micro's was tried on "
+        "a PC only; export with --format c"
+    },
     "onnx": {"microcontroller": "onnxruntime does not run there; export with --format c"},
 }
 
@@ -63,7 +66,7 @@ def fit(bundle: Bundle, profile: DeviceProfile) -> list[Fit]:
     native = {a.precision: bundle.read(a) for a in manifest.artifacts if a.format == "native"}
     states = _states(next(iter(native.values()))) if native else 0
     found = [
-        _other(artifact, profile, states if artifact.graph == "step" else 0)
+        _other(artifact, profile, states if artifact.graph == "step" else _inputs_of(manifest))
         for artifact in manifest.artifacts
         if artifact.format != "native"
     ]
@@ -71,6 +74,11 @@ def fit(bundle: Bundle, profile: DeviceProfile) -> list[Fit]:
     for format_ in ("native", "c"):
         found += [_engine(format_, precision, content, profile, window) for precision, content in native.items()]
     return sorted(found, key=lambda each: (bool(each.problem), each.microseconds or 1e18, each.flash))
+
+
+def _inputs_of(manifest: Manifest) -> int:
+    """Bytes of what a stream of a window graph keeps: its last inputs."""
+    return 4 * (manifest.window or 0) * len(manifest.features)
 
 
 def _other(artifact: Artifact, profile: DeviceProfile, states: int) -> Fit:
@@ -81,7 +89,7 @@ def _other(artifact: Artifact, profile: DeviceProfile, states: int) -> Fit:
 
 
 def _for_legacy(artifact: Artifact) -> str:
-    if artifact.precision != "dynamic" or artifact.graph != "step":
+    if artifact.precision != "dynamic":
         return ""
     return "tflite-runtime 2.14, the last one there, refuses it unless it was exported with --tflite-runtime-2.14"
 

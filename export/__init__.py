@@ -6,9 +6,11 @@
 
 from ..runtime.network import Network
 from .calibration import read_sequences
+from .converters import WindowModel
 from .from_keras import read_keras
 from .pipeline import Result, Step, Target, export, targets
-from .to_c import CProject, export_c, is_c_folder
+from .reading import read_for_sequences, read_model
+from .to_c import CProject, export_c, is_c_folder, read_for_c
 from .windows import on_windows, streaming_of
 
 __all__ = [
@@ -17,11 +19,15 @@ __all__ = [
     "Result",
     "Step",
     "Target",
+    "WindowModel",
     "export",
     "export_c",
     "is_c_folder",
     "on_windows",
+    "read_for_c",
+    "read_for_sequences",
     "read_keras",
+    "read_model",
     "read_sequences",
     "streaming_of",
     "targets",

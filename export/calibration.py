@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -241,13 +241,18 @@ def as_sequences(data: npt.ArrayLike, features: int, source: str = "calibration 
     return array
 
 
-def read_sequences(path: str | Path, features: Sequence[str] | int) -> npt.NDArray[np.float32]:
+def read_sequences(
+    path: str | Path,
+    features: Sequence[str] | int,
+    fit: Callable[[npt.ArrayLike], npt.NDArray[np.float32]] | None = None,
+) -> npt.NDArray[np.float32]:
     """Calibration sequences from a `.npy`, `.npz` or CSV file.
 
     Args:
         path: `.npy`: (T, features) or (N, T, features). `.npz`: the same in the array `sequences`, or in its only
             array. CSV: one timestep per row, one sequence; with a header, the model's features are found by name.
         features: the names of the model's features in order, or how many they are if they have no names.
+        fit: makes sequences of an array, where it may have another shape as well.
 
     Raises:
         InputError: the file cannot be read, or does not fit the model.
@@ -258,7 +263,8 @@ def read_sequences(path: str | Path, features: Sequence[str] | int) -> npt.NDArr
     try:
         if where.suffix == ".npy":
             with open_regular(where) as file:
-                return as_sequences(np.load(file, allow_pickle=False), len(names), str(where))
+                array = np.load(file, allow_pickle=False)
+                return as_sequences(array, len(names), str(where)) if fit is None else fit(array)
         if where.suffix == ".npz":
             with open_regular(where) as file, np.load(file, allow_pickle=False) as arrays:
                 if "sequences" not in arrays.files and len(arrays.files) != 1:
@@ -266,7 +272,7 @@ def read_sequences(path: str | Path, features: Sequence[str] | int) -> npt.NDArr
                         f"{where}: holds the arrays {', '.join(arrays.files)}; call the one to use 'sequences'"
                     )
                 name = "sequences" if "sequences" in arrays.files else arrays.files[0]
-                return as_sequences(arrays[name], len(names), str(where))
+                return as_sequences(arrays[name], len(names), str(where)) if fit is None else fit(arrays[name])
     except (OSError, ValueError, EOFError, BadZipFile) as error:
         raise InputError(f"{where}: cannot be read as calibration data ({error})") from error
     if where.suffix.lower() != ".csv":

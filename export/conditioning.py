@@ -31,7 +31,7 @@ DRAWS = 3
 PROBABILITIES = ("sigmoid", "softmax", "hard_sigmoid", "hard_sigmoid_keras2", "sparse_sigmoid")
 SEED = 20240311
 # Ratios from which nothing is to be explained.
-_UNQUESTIONED = (TOLERANCES["float32"] + ALLOWANCE, least_of_an_output(TOLERANCES["float32"]) + ALLOWANCE)
+UNQUESTIONED = (TOLERANCES["float32"] + ALLOWANCE, least_of_an_output(TOLERANCES["float32"]) + ALLOWANCE)
 
 
 @dataclass(frozen=True)
@@ -40,14 +40,14 @@ class Conditioning:
 
     Attributes:
         keras: Keras's own float32 against the network in float64: the worst of several runs on inputs that differ in
-            the last bit, where it is not far above what is asked of any model.
+            the last bit, where it is not far above what is asked of any model. None where it is not known.
         held_snr_db: the ratio of the first run, in dB, as far as rounding explains it.
         snr_db: that of the worst, likewise. Exports are measured by this.
         output_snr_db: likewise of the worst output's variation.
         probabilities: whether the outputs are probabilities, see `compare`.
     """
 
-    keras: Parity
+    keras: Parity | None
     held_snr_db: float
     snr_db: float
     output_snr_db: float
@@ -75,7 +75,7 @@ def conditioning(network: Network, golden: Golden) -> Conditioning:
         lost = compare(np.full_like(exact, np.nan), np.zeros_like(exact))
         return Conditioning(lost, np.inf, np.inf, np.inf, probabilities)
     keras = compare(golden.outputs, exact, probabilities)
-    if keras.within(*_UNQUESTIONED):
+    if keras.within(*UNQUESTIONED):
         return Conditioning(keras, keras.snr_db, keras.snr_db, keras.worst_output_snr_db, probabilities)
     rng = np.random.default_rng(SEED)
     runs = [keras, *(compare(_keras_again(network, golden, rng), exact, probabilities) for _ in range(RUNS - 1))]

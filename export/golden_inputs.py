@@ -50,7 +50,7 @@ def golden_inputs(
         hidden = rng.random(len(made_up)) < MASKED_FRACTION
         strength = _strength(network, np.split(made_up, np.cumsum(lengths)[:-1]), window)
         return raw_inputs(network.layers, strength * made_up, hidden).astype(np.float32)
-    inputs = _drawn(rng, calibration, lengths)
+    inputs = drawn(rng, calibration, lengths)
     if network.mask_value is not None:
         inputs[rng.random(len(inputs)) < MASKED_FRACTION] = network.mask_value
     return inputs.astype(np.float32)
@@ -128,7 +128,7 @@ def _with_indicators(normalization: Affine, z: Doubles, raw: Doubles) -> Doubles
     return raw
 
 
-def _drawn(rng: np.random.Generator, calibration: npt.NDArray[np.float32], lengths: Sequence[int]) -> Doubles:
+def drawn(rng: np.random.Generator, calibration: npt.NDArray[np.float32], lengths: Sequence[int]) -> Doubles:
     """A contiguous run of the calibration data for each length; data shorter than that is run through again."""
     long = calibration.reshape(-1, calibration.shape[-1])
     runs: list[npt.NDArray[np.float32]] = []

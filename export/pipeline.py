@@ -1,4 +1,4 @@
-"""The export pipeline: network → artifacts → replay against Keras → bundle."""
+"""The export pipeline: model → artifacts → replay against Keras → bundle."""
 
 from __future__ import annotations
 
@@ -17,23 +17,28 @@ import numpy.typing as npt
 from ..runtime import elm
 from ..runtime.backends import Opened, open_artifact
 from ..runtime.bundle import Bundle, write_bundle
-from ..runtime.errors import BackendUnavailableError, InputError, ParityError, UnsupportedModelError
+from ..runtime.errors import BackendUnavailableError, InputError, ParityError
 from ..runtime.golden import Golden
-from ..runtime.manifest import FORMATS, GRAPHS, Artifact, File, Manifest
+from ..runtime.manifest import FORMATS, Artifact, File, Manifest
 from ..runtime.model import replay
 from ..runtime.network import Network
-from ..runtime.parity import TOLERANCES, Parity, Tolerance, least_of_an_output
+from ..runtime.parity import TOLERANCES, Parity, Tolerance
 from ..runtime.sequence import replay_sequences
 from ..runtime.stream import Stream
 from ..runtime.streaming import Streaming
 from ..runtime.tflite_metadata import METADATA_NAME
 from .calibration import Calibration, as_sequences, record
+from .converters import SequenceModel, WindowModel
+from .converters.window_files import PRECISIONS as WINDOW_PRECISIONS
 from .costs import costs, in_words
+from .from_keras.call import NotCarriedError
+from .from_keras.file import LoadedModel
+from .from_keras.reference import KerasReference
 from .products import is_integer, products
+from .reading import read_for_sequences, read_model
 from .to_native import native_step_file
 from .to_tflite import INTEGER_PRECISIONS, tflite_sequence_graph, tflite_step_graph
 from .travelling import limit_for, shortened
-from .unstreamable import UnstreamableModel
 from .windows import proof_for, streaming_of
 
 if TYPE_CHECKING:
@@ -41,6 +46,8 @@ if TYPE_CHECKING:
 
 SUFFIXES = {"native": "elm"}
 PRECISIONS = tuple(TOLERANCES)
+# What can be asked for. A model that has no state to carry gets a window graph where it is to be stepped.
+GRAPHS = ("step", "sequence")
 # Where a precision does not do, what may, the smaller files first.
 MORE_PRECISE = {"int8": ("int16x8", "float16"), "int16x8": ("float16",), "dynamic": ("float16",)}
 _PACKAGES = ("edgelstm", "keras", "tensorflow", "ai-edge-litert", "onnx", "onnxruntime", "tf2onnx", "numpy")
@@ -57,6 +64,8 @@ class Target:
     @property
     def exists(self) -> bool:
         """Whether this combination can be exported."""
+        if self.graph == "window":
+            return self.precision in WINDOW_PRECISIONS.get(self.format, ())
         if self.format == "native":
             return self.graph == "step" and self.precision in elm.PRECISIONS
         return self.format == "tflite" or self.precision not in INTEGER_PRECISIONS
@@ -83,7 +92,12 @@ class Target:
         return f"{self.format} {self.precision}" + ("" if self.graph == "step" else f" ({self.graph})")
 
 
-# In every bundle of a model that can be streamed, asked for or not: it runs wherever NumPy does.
+NEEDS_CALIBRATION = (
+    "{} calibration data to find the ranges of the model's inputs: representative inputs as .npy, .npz or .csv "
+    "(--calibration FILE)"
+)
+
+# In every bundle of a model that can carry its state, asked for or not: it runs wherever NumPy does.
 NETWORK = Target("native", "step", "float32")
 
 
@@ -153,7 +167,7 @@ def targets(
 
 
 def export(
-    source: Network | KerasModel | str | Path,
+    source: Network | WindowModel | SequenceModel | KerasModel | str | Path,
     path: str | Path,
     formats: Sequence[str] = FORMATS,
     precisions: Sequence[str] = ("float32",),
@@ -171,16 +185,18 @@ def export(
     legacy_tflite: bool = False,
     report: Callable[[Result], None] | None = None,
     progress: Callable[[Step], None] | None = None,
+    left_out: Callable[[Target, str], object] | None = None,
 ) -> Bundle:
     """Export a model, prove every artifact against Keras, and write the bundle.
 
     Args:
-        source: a network from `read_keras`, a Keras model, or the path of one.
+        source: what `read_keras` or `read_model` gave, a Keras model, or the path of one.
         path: where to: a `.edge` file, or a folder. A bundle that is there is replaced.
         formats: of `tflite`, `onnx`, `native`.
         precisions: of `float32`, `float16`, `dynamic`, `int8`, `int16x8`. Combinations that do not exist are left out.
-        graphs: `step`, to be streamed, and `sequence`, which takes whole sequences. A model that cannot be streamed can
-            be exported as `sequence`, in float32.
+        graphs: `step`, to be streamed, and `sequence`, which takes whole sequences and exists in every precision of
+            TFLite. A model whose state cannot be carried streams by window, and its graph takes the window at once:
+            then `step` stands for that.
         calibration: (N, T, features) or (T, features) representative raw inputs; needed for TFLite's `int8` and
             `int16x8`. With it, the weights of every precision in int8 are rounded better.
         name: what to call the model; by default what Keras or the file calls it.
@@ -188,7 +204,8 @@ def export(
         outputs: names of the outputs.
         window: timesteps that the model was trained on at a time; by default the fixed length of its input. Where it is
             given, the model streams by this window: each answer is Keras's on the last `window` inputs. So it does by
-            default, where its input has a fixed length and it gives one answer for that.
+            default, where its input has a fixed length and it gives one answer for that. A model whose state cannot be
+            carried needs it, where its input has no fixed length.
         hop: by window, timesteps between two answers; 1 by default.
         carry: carry the state on all the same. Where it grows without bound beyond the window, the model is calibrated
             and proved on sequences of that length only.
@@ -198,6 +215,7 @@ def export(
         legacy_tflite: keep every TFLite file loadable by tflite-runtime 2.14.
         report: called with every artifact once it is made and replayed.
         progress: called with each step when it is begun.
+        left_out: called with each combination that does not exist for this model, and why.
 
     Returns:
         The bundle as it was written.
@@ -212,33 +230,33 @@ def export(
     wanted, _ = targets(formats, precisions, graphs)
     if min_snr is not None and math.isnan(min_snr):
         raise InputError("the least signal-to-noise ratio is a number of dB, not NaN")
-    # An ONNX step graph takes whole sequences as well, so it stands for both.
-    steps = [replace(target, graph="step") if target.format == "onnx" else target for target in (*wanted, NETWORK)]
-    made = list(dict.fromkeys(steps))
-    _begin(progress, None, made)
+    made = _made(wanted)
+    begin(progress, None, made)
+    model = source
+    if not isinstance(model, (Network, WindowModel, SequenceModel)):
+        streamed = {target.graph for target in wanted} != {"sequence"}
+        model = read_model(model, name, window) if streamed else read_for_sequences(model, name)
+    elif name is not None:
+        model = replace(model, name=name)
+    shown = Shown(features, outputs, training, min_snr, report, progress, left_out)
+    if isinstance(model, (WindowModel, SequenceModel)):
+        return _write_as_it_is(model, path, wanted, calibration, hop, carry, legacy_tflite, shown, keep_going)
+    network = model
+    data = None if calibration is None else as_sequences(calibration, network.features)
+    if data is None:
+        _check_calibration(wanted, network)
+    streaming = streaming_of(network, carry, window, hop)
+    manifest = new_manifest(network.name, network.features, network.outputs, features, outputs, streaming, training)
     try:
-        network = _network(source, name)
-        data = None if calibration is None else as_sequences(calibration, network.features)
-        if data is None:
-            _check_calibration(wanted, network)
-        streaming = streaming_of(network, carry, window, hop)
-        manifest = _manifest(network.name, network.features, network.outputs, features, outputs, streaming, training)
         proof, streaming = proof_for(network, data, streaming)
-    except UnsupportedModelError:
-        if isinstance(source, Network) or {target.graph for target in wanted} != {"sequence"}:
+    except NotCarriedError as refused:
+        # What its layers do one after the other is not what the model does.
+        if not isinstance(network.reference, KerasReference):
             raise
-        return _export_unstreamable(
-            UnstreamableModel.of(source, name),
-            path,
-            wanted,
-            features,
-            outputs,
-            training,
-            min_snr,
-            keep_going,
-            report,
-            progress,
-        )
+        loaded = LoadedModel(network.reference.model, network.name, None, "")
+        only = {target.graph for target in wanted} == {"sequence"}
+        model = SequenceModel.of(loaded) if only else WindowModel.of(loaded, None, window, refused)
+        return _write_as_it_is(model, path, wanted, calibration, hop, carry, legacy_tflite, shown, keep_going)
     recorded: Calibration | None = None
     if data is not None and any(target.learns for target in wanted):
         recorded = record(network, data, proof.longest)
@@ -270,7 +288,7 @@ def export(
 
     results: list[Result] = []
     for target in made:
-        _begin(progress, target, made)
+        begin(progress, target, made)
         replayed = made_and_replayed(target)
         result = replace(replayed, keras_float32=proof.conditioning.keras)
         if not result.passed:
@@ -281,25 +299,48 @@ def export(
     return _write(path, manifest, results, proof.golden, keep_going, data is None)
 
 
+@dataclass(frozen=True)
+class Shown:
+    """What an export says of its model, and to whom; see `export`."""
+
+    features: Sequence[str] | None
+    outputs: Sequence[str] | None
+    training: Mapping[str, Any] | None
+    min_snr: float | None
+    report: Callable[[Result], None] | None
+    progress: Callable[[Step], None] | None
+    left_out: Callable[[Target, str], object] | None
+
+
+def _write_as_it_is(
+    model: WindowModel | SequenceModel,
+    path: str | Path,
+    wanted: Sequence[Target],
+    calibration: npt.ArrayLike | None,
+    hop: int | None,
+    carry: bool,
+    legacy: bool,
+    shown: Shown,
+    keep_going: bool,
+) -> Bundle:
+    from .as_it_is import made_of_sequences, made_of_windows
+
+    if isinstance(model, WindowModel):
+        made = made_of_windows(model, wanted, calibration, hop, carry, legacy, shown)
+    else:
+        made = made_of_sequences(model, wanted, shown)
+    return _write(path, made.manifest, made.results, made.golden, keep_going, made.made_up)
+
+
 def _check_calibration(wanted: Sequence[Target], network: Network) -> None:
     large = any(is_integer(product) for layer in network.layers for product in products(layer))
     if large and (integer := sorted({target.precision for target in wanted if target.calibrated})):
         verb = "needs" if len(integer) == 1 else "need"
-        raise InputError(
-            f"tflite {' and '.join(integer)} {verb} calibration data to find the ranges of the model's inputs: "
-            "representative inputs as .npy, .npz or .csv (--calibration FILE)"
-        )
+        raise InputError(NEEDS_CALIBRATION.format(f"tflite {' and '.join(integer)} {verb}"))
 
 
-def _network(source: Network | KerasModel | str | Path, name: str | None) -> Network:
-    if isinstance(source, Network):
-        return source if name is None else replace(source, name=name)
-    from .from_keras import read_keras
-
-    return read_keras(source, name=name)
-
-
-def _begin(progress: Callable[[Step], None] | None, target: Target | None, made: Sequence[Target]) -> None:
+def begin(progress: Callable[[Step], None] | None, target: Target | None, made: Sequence[Target]) -> None:
+    """Say that a target is begun; None: Keras's own answers are."""
     if progress is None:
         return
     if target is None:
@@ -308,46 +349,15 @@ def _begin(progress: Callable[[Step], None] | None, target: Target | None, made:
         progress(Step(f"{target}, replayed against Keras", 1 + made.index(target), 1 + len(made)))
 
 
-def _export_unstreamable(
-    model: UnstreamableModel,
-    path: str | Path,
-    wanted: Sequence[Target],
-    features: Sequence[str] | None,
-    outputs: Sequence[str] | None,
-    training: Mapping[str, Any] | None,
-    min_snr: float | None,
-    keep_going: bool,
-    report: Callable[[Result], None] | None,
-    progress: Callable[[Step], None] | None,
-) -> Bundle:
-    wanted = [target for target in wanted if target.precision == "float32"]
-    if not wanted:
-        raise InputError(
-            f"{model.name}: cannot be streamed, and sequence graphs of such models exist in float32 alone "
-            "(--precision float32)"
-        )
-    made = list(dict.fromkeys(wanted))
-    _begin(progress, None, made)
-    golden = model.golden()
-    manifest = _manifest(model.name, model.features, model.outputs, features, outputs, None, training)
-    manifest = replace(manifest, layers=model.layers, parameters=model.parameters, probabilities=model.probabilities)
-    results: list[Result] = []
-    for target in made:
-        _begin(progress, target, made)
-        content = model.convert(target.format)
-        answers = replay_sequences(target.format, content, target.file, golden)
-        least = TOLERANCES[target.precision] if min_snr is None else min_snr
-        tolerance = Tolerance(least, least_of_an_output(least), model.probabilities)
-        results.append(Result(target, content, answers, tolerance.compare(answers, golden.outputs), tolerance))
-        if report is not None:
-            report(results[-1])
-    return _write(path, manifest, results, golden, keep_going, True)
+def _made(wanted: Sequence[Target]) -> list[Target]:
+    """What is made of a network where so much is wanted: an ONNX step graph takes whole sequences as well."""
+    steps = [replace(target, graph="step") if target.format == "onnx" else target for target in (*wanted, NETWORK)]
+    return list(dict.fromkeys(steps))
 
 
-def _content(
-    network: Network, target: Target, manifest: Manifest, recorded: Calibration | None, legacy_tflite: bool
-) -> bytes:
-    description = {
+def described(manifest: Manifest, target: Target) -> dict[str, Any]:
+    """What a file says of itself."""
+    return {
         "name": manifest.name,
         "features": manifest.features,
         "outputs": manifest.outputs,
@@ -357,6 +367,12 @@ def _content(
         "graph": target.graph,
         "precision": target.precision,
     }
+
+
+def _content(
+    network: Network, target: Target, manifest: Manifest, recorded: Calibration | None, legacy_tflite: bool
+) -> bytes:
+    description = described(manifest, target)
     if target.format == "native":
         return native_step_file(network, target.precision, description, recorded)
     if target.format == "onnx":
@@ -389,7 +405,7 @@ def _opened(target: Target, content: bytes) -> Opened:
         return open_artifact("numpy", content, target.file)
 
 
-def _manifest(
+def new_manifest(
     name: str,
     features: int,
     outputs: int,
@@ -398,6 +414,7 @@ def _manifest(
     streaming: Streaming | None,
     training: Mapping[str, Any] | None,
 ) -> Manifest:
+    """A manifest without what is to be measured."""
     return Manifest(
         name=re.sub(r"[^\w.-]+", "_", name),
         features=_names("features", feature_names, features, "x"),

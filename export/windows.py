@@ -13,6 +13,7 @@ from ..runtime.network import Network, Reference
 from ..runtime.parity import PERFECT_SNR, compare
 from ..runtime.streaming import CARRY, WINDOW, Streaming, Window, whole
 from .conditioning import conditioning, reference_of
+from .converters import WindowModel
 from .golden import Proof, proof_of
 from .golden_inputs import golden_inputs
 from .stability import runs_away
@@ -53,12 +54,8 @@ def window_golden_vectors(network: Network, calibration: npt.NDArray[np.float32]
     Raises:
         UnsupportedModelError: the network did not come from Keras, or Keras's answers are not finite.
     """
-    timesteps, hop = window.timesteps, window.hop
-    most = max(1, min(_MAX_STEPS // timesteps, (_MAX_INPUTS - timesteps) // hop))
-    counts = [max(1, min(count, most * count // sum(_ANSWERS))) for count in _ANSWERS]
-    lengths = [timesteps + hop * (count - 1) for count in counts]
-    if timesteps > 1:
-        lengths.insert(1, timesteps // 2)
+    timesteps = window.timesteps
+    lengths = golden_lengths(window)
     inputs = golden_inputs(network, calibration, timesteps, lengths)
     starts = tuple(int(start) for start in np.cumsum((0, *lengths[:-1])))
     outputs = on_windows(network, np.split(inputs, starts[1:]), window)
@@ -70,9 +67,22 @@ def window_golden_vectors(network: Network, calibration: npt.NDArray[np.float32]
     return Golden(inputs, outputs, starts, window)
 
 
-def on_windows(network: Network, sequences: list[npt.NDArray[np.float32]], window: Window) -> npt.NDArray[np.float32]:
-    """Keras's answers on every window of some sequences that comes due: (answers, outputs)."""
-    reference: Reference = reference_of(network)
+def golden_lengths(window: Window) -> list[int]:
+    """Timesteps of the golden sequences of a stream by window."""
+    timesteps, hop = window.timesteps, window.hop
+    most = max(1, min(_MAX_STEPS // timesteps, (_MAX_INPUTS - timesteps) // hop))
+    counts = [max(1, min(count, most * count // sum(_ANSWERS))) for count in _ANSWERS]
+    lengths = [timesteps + hop * (count - 1) for count in counts]
+    if timesteps > 1:
+        lengths.insert(1, timesteps // 2)
+    return lengths
+
+
+def on_windows(
+    model: Network | WindowModel, sequences: list[npt.NDArray[np.float32]], window: Window
+) -> npt.NDArray[np.float32]:
+    """Keras's answers on every window of some sequences that comes due: (answers, outputs), or with rows."""
+    reference: Reference | WindowModel = model if isinstance(model, WindowModel) else reference_of(model)
     ends = [(xs, t + 1) for xs in sequences for t in window.due(0, len(xs))]
     return reference.windows(np.stack([xs[end - window.timesteps : end] for xs, end in ends]))
 

@@ -8,10 +8,10 @@ from typing import Any, NoReturn, cast
 import numpy as np
 import numpy.typing as npt
 
-from .backends import Float32Array, Opened, Session, StreamGroup
+from .backends import Float32Array, Opened, Session, StreamGroup, answer_shape
 from .errors import InputError
 from .snapshot import Snapshot
-from .stream import check_out, first_not_finite, is_masked, numbers
+from .stream import check_out, check_recent, first_not_finite, first_unknown, ids_of, is_masked, numbers
 from .streaming import Window
 from .windows import Windows
 
@@ -40,8 +40,10 @@ class Fleet:
     ) -> None:
         if not 1 <= streams <= MAX_STREAMS:
             raise InputError(f"{name}: a fleet has at least 1 stream, and {MAX_STREAMS:,} at most, not {streams}")
+        if opened.fixed is not None and window is None:
+            window = opened.fixed.choose(True, None, None, False)  # Says why it cannot be.
         self._opened = opened
-        self._features, self._outputs = opened.features, opened.outputs
+        self._features, self._shape, self._ids = opened.features, answer_shape(opened), ids_of(opened)
         self._fingerprint = fingerprint
         self._name = name
         self._named = named
@@ -72,14 +74,15 @@ class Fleet:
         Args:
             xs: (n, features), finite numbers: a row per stream. A DataFrame is taken by its columns' names.
             indices: (n,), which streams take a timestep, each once; all, in order, by default.
-            out: where to write the answers, (n, outputs) float32, C-contiguous.
+            out: where to write the answers, float32 and of their shape, C-contiguous.
 
         Returns:
-            (n, outputs) float32: `out`, or a new array. By window, the rows of streams that have no answer yet are NaN;
-            `due` says which have one.
+            (n, outputs) float32, or (n, rows, outputs) of a model whose answer is a sequence: `out`, or a new array. By
+            window, the answers of streams that have none yet are NaN; `due` says which have one.
 
         Raises:
-            InputError: xs, indices or out do not fit, or a value is not finite; no stream was stepped.
+            InputError: xs, indices or out do not fit, or a value is not finite, or none of the model's ids; no stream
+                was stepped.
         """
         rows = numbers(xs, self._name, self._named)
         which = None if indices is None else self._indices(indices)
@@ -94,10 +97,12 @@ class Fleet:
             raise InputError(f"{self._name}: a stream is named twice; each takes one timestep at a time")
         if (bad := first_not_finite(rows)) is not None:
             raise InputError(f"{self._name}: row {bad[0]}: {bad[1]}; no stream was stepped")
+        if self._ids is not None and (bad := first_unknown(rows, self._ids)) is not None:
+            raise InputError(f"{self._name}: row {bad[0]}: {bad[1]}; no stream was stepped")
         if out is None:
-            out = np.empty((count, self._outputs), np.float32)
+            out = np.empty((count, *self._shape), np.float32)
         else:
-            check_out(out, (count, self._outputs), self._name, contiguous=True)
+            check_out(out, (count, *self._shape), self._name, contiguous=True)
         # Whatever needs memory comes before the timestep.
         answers = out.view(np.ndarray)
         if self._windows is not None:
@@ -152,6 +157,7 @@ class Fleet:
         templates = [] if self._windows is not None else self._streams.states(at)
         given = Snapshot.from_bytes(snapshot, self._fingerprint, self._name, self.window, self._features, templates)
         if self._windows is not None:
+            check_recent(given.recent, self._ids, self._name)
             self._windows.restore(at, given.steps, given.recent)
             return
         self._streams.restore(at, given.states)

@@ -20,8 +20,8 @@ class Golden:
     Attributes:
         inputs: (T, features).
         outputs: Keras's answers. Without a window (T, outputs), each on all inputs since the reset; with one, a row for
-            each answer that comes due; for a sequence graph that answers a sequence as a whole, as many for each
-            sequence.
+            each answer that comes due, (answers, outputs) or (answers, rows, outputs); for a sequence graph that
+            answers a sequence as a whole, as many for each sequence.
         starts: indices of the timesteps before which the state is reset; the first is 0.
         window: of the stream that gives these answers, or None where its state is carried.
     """
@@ -32,7 +32,7 @@ class Golden:
     window: Window | None = None
 
     def __post_init__(self) -> None:
-        if self.inputs.ndim != 2 or self.outputs.ndim != 2:
+        if self.inputs.ndim != 2 or self.outputs.ndim not in ((2,) if self.window is None else (2, 3)):
             raise ValueError(f"unexpected shapes {self.inputs.shape}, {self.outputs.shape}")
         if not self.starts or self.starts[0] != 0:
             raise ValueError("no start")

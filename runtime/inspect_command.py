@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,7 @@ def describe_file(path: Path, allowed_signers: Path | None) -> dict[str, Any]:
         stored: dict[str, Any] = json.loads(interface.description)
         graph, precision = str(stored["graph"]), str(stored["precision"])
         described = {key: stored[key] for key in ("name", "features", "outputs", "layers", "parameters")}
-        streaming = from_json(Streaming, stored["streaming"], "streaming") if graph == "step" else None
+        streaming = from_json(Streaming, stored["streaming"], "streaming") if graph != "sequence" else None
     except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise BundleError(f"{path}: was not written by EdgeLSTM, or its description is damaged") from error
     label = f"{format_} {precision}" + ("" if graph == "step" else f" ({graph})")
@@ -102,7 +102,7 @@ def describe_bundle(bundle: Bundle) -> dict[str, Any]:
         "chaotic_beyond": manifest.chaotic_beyond,
         "training": manifest.training,
         "states": [state.name for state in states],
-        "state_bytes": sum(replace(state, dtype="float32").size for state in states),
+        "state_bytes": sum(state.size for state in states),
         "artifacts": artifacts,
         "versions": manifest.versions,
     }
@@ -127,11 +127,8 @@ def show(description: dict[str, Any], as_json: bool) -> None:
     ]
     if description.get("signer"):
         lines.append(("signed by", description["signer"]))
-    if description["streaming"] is not None:
-        # A file has its own types; for a bundle and a Keras model, float32 says how much it is.
-        only = [artifact.get("sha256") for artifact in description["artifacts"]] == [None]
-        states = f"{', '.join(description['states'])}: {description['state_bytes']:,} bytes per stream"
-        states += "" if only else " in float32"
+    if description["streaming"] is not None and description["streaming"]["whole"] is None:
+        states = f"{', '.join(description['states'])}: {description['state_bytes']:,} bytes per stream in float32"
         lines.append(("states", states))
     if (own := description.get("keras_float32")) is not None and own["snr_db"] is not None:
         lines.append(("Keras's own", f"float32: {own['snr_db']:.1f} dB against float64"))
@@ -146,16 +143,22 @@ def show(description: dict[str, Any], as_json: bool) -> None:
         )
     for label, tensors in _interfaces(description["artifacts"]):
         print(f"\n{label}\n")
-        print(table(["role", "name", "shape", "type", "scale", "zero point"], [_tensor_row(t) for t in tensors]))
+        print(table(["role", "name", "shape", "type"], [_tensor_row(t) for t in tensors]))
 
 
 def _streaming(streaming: dict[str, Any] | None) -> list[tuple[str, str]]:
     if streaming is None:
-        return [("streaming", "not possible: sequence graphs only")]
+        return [("streaming", "none: sequence graphs only, which take whole sequences")]
     window, carried = streaming["window"], streaming["carried_snr_db"]
     if streaming["mode"] == WINDOW:
         every = "each timestep" if streaming["hop"] == 1 else f"every {streaming['hop']} timesteps"
         lines = [("streaming", f"by window: {every}, the answer on the last {window}")]
+        if (whole := streaming["whole"]) is not None:
+            lines.append(("", f"at once, and in no other way, because of {whole['because']}"))
+            if whole["rows"] is not None:
+                lines.append(("answers", f"sequences of {whole['rows']} rows"))
+            if whole["ids"] is not None:
+                lines.append(("inputs", f"ids: the whole numbers 0 to {whole['ids'] - 1}"))
     else:
         trained = f"; trained on windows of {window}" if window else ""
         lines = [("streaming", f"the state is carried on for ever{trained}")]
@@ -194,12 +197,4 @@ def _tensor_row(tensor: dict[str, Any]) -> list[object]:
     shape = ", ".join("any" if n is None else str(n) for n in tensor["shape"]) + (
         "," if len(tensor["shape"]) == 1 else ""
     )
-    quantised = tensor["scale"] is not None
-    return [
-        tensor["role"],
-        tensor["name"],
-        f"({shape})",
-        tensor["dtype"],
-        f"{tensor['scale']:.9g}" if quantised else "",
-        tensor["zero_point"] if quantised else "",
-    ]
+    return [tensor["role"], tensor["name"], f"({shape})", tensor["dtype"]]

@@ -17,7 +17,9 @@ MANIFEST = "manifest.json"
 MAX_MANIFEST_BYTES = 16 * 2**20
 
 FORMATS = ("tflite", "onnx", "native")
-GRAPHS = ("step", "sequence")
+# What a graph takes: a timestep and the states; a sequence of any length; or a window at once, of a model that has no
+# state to carry.
+GRAPHS = ("step", "sequence", "window")
 # No model has more inputs or outputs: the engine's rows end here.
 MAX_WIDTH = 65_536
 
@@ -54,7 +56,7 @@ class Artifact(File):
 
     Attributes:
         format: `tflite`, `onnx` or `native`.
-        graph: `step` or `sequence`.
+        graph: `step`, `sequence` or `window`.
         precision: of the weights or of all.
         parity: of its answers with Keras's over all golden vectors, of which the bundle may hold a part.
         min_snr_db: the least ratio.
@@ -80,7 +82,7 @@ class Artifact(File):
 
     @property
     def label(self) -> str:
-        """Such as `tflite float32`, or `tflite float32 (sequence)`."""
+        """Such as `tflite float32`, `tflite float32 (sequence)` or `tflite float32 (window)`."""
         return f"{self.format} {self.precision}" + ("" if self.graph == "step" else f" ({self.graph})")
 
 
@@ -92,11 +94,11 @@ class Manifest:
         name: what the model is called.
         features: names of the inputs, in order.
         outputs: names of the outputs, in order.
-        streaming: how the model streams; None if it cannot be stepped, and the bundle holds sequence graphs only.
+        streaming: how the model streams; None if the bundle holds sequence graphs only.
         layers: one line of description per layer, for people.
         parameters: number of weights.
-        artifacts: the exported files. Of a model that streams, one is the network itself, native in float32, which
-            needs no interpreter.
+        artifacts: the exported files. Of a model that can carry its state, one is the network itself, native in
+            float32, which needs no interpreter.
         golden: golden vectors: inputs, and Keras's outputs for them.
         training: what training recorded (task, target, horizon, sampling, labels), if anything.
         versions: the packages that made the bundle.

@@ -66,6 +66,8 @@ class Model:
     def __repr__(self) -> str:
         widths = f"{len(self.features)} features → {len(self.outputs)} outputs"
         window = self.streaming.default
+        if self.rows is not None:
+            widths = f"{len(self.features)} features → {self.rows} × {len(self.outputs)} outputs"
         how = "carries its state" if window is None else f"window {window.timesteps}, hop {window.hop}"
         return f"<Model {self.name}: {self.format} {self.precision} on {self.backend}, {widths}, {how}>"
 
@@ -120,11 +122,15 @@ class Model:
 
         Raises:
             ParityError: they are beyond the tolerance that the artifact was exported with.
+            BundleError: the golden vectors are another model's.
             InputError: the model was loaded from a single file, which carries no golden vectors.
         """
         if self._golden is None:
             raise InputError(f"{self._source}: a single file carries no golden vectors; verify the bundle")
-        parity = self._tolerance.compare(self.replay(self._golden), self._golden.outputs)
+        answers = self.replay(self._golden)
+        if answers.shape != self._golden.outputs.shape:
+            raise BundleError(f"{self._source}: its answers are not as wide as the golden vectors; export it again")
+        parity = self._tolerance.compare(answers, self._golden.outputs)
         if not self._tolerance.met_by(parity):
             raise ParityError(
                 f"{self._source}: {self.format} {self.precision} does not compute here what Keras computed: "
@@ -136,6 +142,16 @@ class Model:
     def replay(self, golden: Golden) -> Float32Array:
         """Stream golden inputs, reset where they say so: the answers that come due, (answers, outputs)."""
         return replay(Stream(self._opened, self._fingerprint, self.name, golden.window), golden)
+
+    @property
+    def rows(self) -> int | None:
+        """Rows of an answer, where it is a sequence, (rows, outputs); None where it is (outputs,)."""
+        return None if self.streaming.whole is None else self.streaming.whole.rows
+
+    @property
+    def ids(self) -> int | None:
+        """How many ids there are, where the inputs are 0, 1, …, ids - 1; None where they are any numbers."""
+        return None if self.streaming.whole is None else self.streaming.whole.ids
 
     @property
     def window(self) -> int | None:
@@ -154,7 +170,7 @@ class Model:
 
 
 def replay(stream: Stream, golden: Golden) -> Float32Array:
-    """Stream golden inputs, reset where they say so: the answers that come due, (answers, outputs)."""
+    """Stream golden inputs, reset where they say so: the answers that come due, (answers, outputs), or with rows."""
     answers: list[Float32Array] = []
     for sequence in golden.sequences():
         stream.reset()
@@ -171,8 +187,8 @@ def load(
     """Load a model.
 
     Args:
-        path: a bundle (a `.edge` file or a folder), or a `.elm`, `.tflite` or `.onnx` step graph that EdgeLSTM
-            wrote.
+        path: a bundle (a `.edge` file or a folder), or a `.elm`, `.tflite` or `.onnx` step or window graph that
+            EdgeLSTM wrote.
         backend: `native`, `tflite`, `onnx`, `numpy`, or `auto`: the first of these that is installed and has an
             artifact.
         precision: which artifact of a bundle; None takes the most precise there is.
@@ -215,6 +231,7 @@ def load_artifact(bundle: Bundle, artifact: Artifact, backend: str) -> Model:
     manifest = bundle.manifest
     opened = open_artifact(backend, content, source)
     check_widths(opened, len(manifest.features), len(manifest.outputs), source)
+    check_fixed(opened, manifest.streaming, artifact.graph, source)
     return Model(
         manifest.name,
         manifest.features,
@@ -240,13 +257,21 @@ def check_widths(opened: Opened, features: int, outputs: int, source: str) -> No
         raise BundleError(f"{source}: its widths are not those that the manifest gives")
 
 
+def check_fixed(opened: Opened, streaming: Streaming | None, graph: str, source: str) -> None:
+    """Raise `BundleError` unless an artifact is the graph that its bundle says, and takes the window that it says."""
+    fixed, said = opened.fixed or Streaming(), streaming or Streaming()
+    is_window = opened.fixed is not None
+    if is_window != (graph == "window") or fixed.whole != said.whole or (is_window and fixed.window != said.window):
+        raise BundleError(f"{source}: is not the graph, or not of the window, that the manifest gives; export it again")
+
+
 def _candidates(bundle: Bundle, backend: str, precision: str | None) -> list[tuple[str, Artifact]]:
     """Backends and artifacts that fit what was asked for, the best first."""
     manifest = bundle.manifest
     if manifest.streaming is None:
         raise BundleError(
-            f"{bundle.path}: the model cannot be streamed, so the bundle holds sequence graphs only; "
-            "run these with their own interpreters"
+            f"{bundle.path}: holds sequence graphs only, which take a whole sequence of any length; run these with "
+            "their own interpreters, or export the model to be streamed, without --graph sequence"
         )
     order = sorted(TOLERANCES, key=lambda p: -TOLERANCES[p])
     found: list[tuple[int, int, str, Artifact]] = []
@@ -257,7 +282,7 @@ def _candidates(bundle: Bundle, backend: str, precision: str | None) -> list[tup
             # NumPy needs nothing, so it is always there, behind everything else.
             (len(order) if name == "numpy" else order.index(artifact.precision), rank, name, artifact)
             for artifact in manifest.artifacts
-            if artifact.format == format_ and artifact.graph == "step" and precision in (None, artifact.precision)
+            if artifact.format == format_ and artifact.graph != "sequence" and precision in (None, artifact.precision)
         )
     if not found:
         have = ", ".join(a.label for a in manifest.artifacts)

@@ -255,11 +255,29 @@ def json_object(names: Sequence[str], values: Float32Array, first: Mapping[str, 
         values: (outputs,).
         first: what stands in front of them.
     """
+    return _object(names, [_json_number(value) for value in values], first)
+
+
+def json_columns(names: Sequence[str], rows: Float32Array, first: Mapping[str, int] | None = None) -> str:
+    """An answer that is a sequence as a JSON object: each output with the list of its values, oldest first.
+
+    Args:
+        names: of the outputs.
+        rows: (rows, outputs).
+        first: what stands in front of them.
+    """
+    return _object(names, [f"[{', '.join(map(_json_number, column))}]" for column in rows.T], first)
+
+
+def _object(names: Sequence[str], values: Sequence[str], first: Mapping[str, int] | None) -> str:
     pairs = [f"{json.dumps(name)}: {value}" for name, value in (first or {}).items()]
-    for name, value in zip(names, values, strict=True):
-        text = str(value)
-        pairs.append(f"{json.dumps(name)}: {text if text.lstrip('-')[:1].isdigit() else 'null'}")
+    pairs += [f"{json.dumps(name)}: {value}" for name, value in zip(names, values, strict=True)]
     return "{" + ", ".join(pairs) + "}"
+
+
+def _json_number(value: object) -> str:
+    text = str(value)
+    return text if text.lstrip("-")[:1].isdigit() else "null"
 
 
 def _number(value: Any, name: str) -> float:

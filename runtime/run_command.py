@@ -31,7 +31,8 @@ from .lines import Line, lines_of, longest_line, wait_for
 from .model import Model, load
 from .mqtt import options as mqtt_options
 from .notes import listed, note, shortened
-from .rows import HeaderError, Layout, RowReader, json_object
+from .rows import HeaderError, Layout, RowReader
+from .run_answers import ALL, LAST, ROWS, check_rows, columns, lines_of_answer
 from .run_input import RunInput, open_input
 from .run_output import FileOutput, LineOutput, open_output, standard_output
 from .run_state import RunState
@@ -96,6 +97,13 @@ def add_streaming_arguments(parser: argparse.ArgumentParser) -> None:
     how.add_argument(
         "--partial", action="store_true", help="with a window: answers before it is full, on the inputs that are there"
     )
+    how.add_argument(
+        "--rows",
+        choices=ROWS,
+        default=LAST,
+        help="of an answer that is a sequence: its last row (default), or all, a line each with its number; on MQTT "
+        "all in one message",
+    )
 
 
 def streaming_settings(args: argparse.Namespace) -> dict[str, Any]:
@@ -123,6 +131,7 @@ def run(args: argparse.Namespace) -> int:
 
         return serve(args)
     model = load(args.model, args.backend, args.precision, args.allowed_signers)
+    check_rows(model, args.rows == ALL, args.mqtt is not None)
     stream = model.stream(**streaming_settings(args))
     with ExitStack() as stack:
         stop = stack.enter_context(interrupts())
@@ -301,13 +310,22 @@ class _Run:
         model, stream = self.model, self.stream
         if y is not None:
             as_object = self._as_json or (layout is not None and layout.kind == "json")
-            self.output.write(json_object(model.outputs, y) if as_object else ",".join(str(value) for value in y))
+            # Lines of one answer are written at once, so that none of them is there without the others.
+            self.output.write("\n".join(lines_of_answer(y, model.outputs, self._all_rows, as_object, self._as_message)))
         if stream.window is None and stream.steps == (model.streaming.window or 0) + 1 and model.streaming.window:
             note(carried_note(model))
 
     @property
+    def _all_rows(self) -> bool:
+        return self.args.rows == ALL
+
+    @property
+    def _as_message(self) -> bool:
+        return self.args.mqtt is not None
+
+    @property
     def _as_json(self) -> bool:
-        return self.args.json or self.args.mqtt is not None
+        return self.args.json or self._as_message
 
     def _header(self, line: Line, reader: RowReader) -> None:
         if reader.in_order:
@@ -316,7 +334,7 @@ class _Run:
                 "its columns in their order for the features, which have no names"
             )
         if not self._as_json and not self.output.begun:
-            self.output.write(",".join(self.model.outputs))
+            self.output.write(",".join(columns(self.model.outputs, self._all_rows)))
 
     def _bad(self, line: Line, error: InputError) -> None:
         name = self.source.name

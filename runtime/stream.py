@@ -37,6 +37,8 @@ class Stream:
     def __init__(
         self, opened: Opened, fingerprint: bytes, name: str, window: Window | None = None, named: tuple[str, ...] = ()
     ) -> None:
+        if opened.fixed is not None and window is None:
+            window = opened.fixed.choose(True, None, None, False)  # Says why it cannot be.
         session = opened.session()
         self.window = window
         self._opened = opened
@@ -52,8 +54,10 @@ class Stream:
         self._counter: Any = self
         self._steps = 0
         self._windows: Windows | None = None
+        self._ids: int | None = None
         if window is not None:
-            self._windows = Windows(opened, window, 1, name)
+            self._windows = Windows(opened, window, 1, name, session)
+            self._ids = ids_of(opened)
         elif hasattr(session, "stepper"):
             # The backend takes timesteps without Python in between. What it cannot take comes back to _Conversion,
             # which knows nothing of this stream, so that neither keeps the other alive.
@@ -66,14 +70,16 @@ class Stream:
 
         Args:
             x: (features,), finite numbers; a pandas Series with the features' names is taken by name.
-            out: where to write the answer, (outputs,) float32; nothing is allocated then.
+            out: where to write the answer, float32 and of its shape; nothing is allocated then.
 
         Returns:
-            (outputs,) float32: `out`, or a new array. None where no answer is due: the window is not full yet, or
-            this is a timestep between two hops; `out` is as it was then.
+            (outputs,) float32: `out`, or a new array; (rows, outputs) of a model whose answer is a sequence. None where
+            no answer is due: the window is not full yet, or this is a timestep between two hops; `out` is as it was
+            then.
 
         Raises:
-            InputError: x or out does not fit, or a value is not finite; the state is as it was.
+            InputError: x or out does not fit, or a value is not finite, or none of the model's ids; the state is as it
+                was.
         """
         # This is what users call a thousand times a second: every name is bound and every check chosen for its cost.
         buffer = self._x
@@ -88,6 +94,8 @@ class Stream:
             bad = True
         if bad:
             raise _bad_timestep(self._name, self.steps, buffer)
+        if self._ids is not None and (wrong := first_unknown(buffer[None], self._ids)) is not None:
+            raise InputError(f"{self._name}: timestep {self.steps}: {wrong[1]}; the state is as it was")
         # Whatever can fail comes before the timestep: what is written to, and the memory of a new answer.
         if out is None:
             answer = self._answer()
@@ -110,7 +118,7 @@ class Stream:
             xs: (T, features), finite numbers; T may be 0. A DataFrame is taken by its columns' names.
 
         Returns:
-            (T, outputs) float32; by window, the answers that came due: (0 to T, outputs).
+            (T, outputs) float32; by window, the answers that came due: (0 to T, outputs), or (0 to T, rows, outputs).
 
         Raises:
             InputError: xs does not fit, or a value is not finite; no timestep of the chunk was taken.
@@ -165,8 +173,8 @@ class Stream:
 
     @property
     def outputs(self) -> int:
-        """Number of outputs of a timestep."""
-        return self._out_shape[0]
+        """Number of outputs of an answer's row."""
+        return self._out_shape[-1]
 
     def bare_call(self) -> Callable[[], object]:
         """The backend library's own call alone, for benchmarks: it takes a timestep with no check and no answer."""
@@ -197,6 +205,7 @@ class Stream:
         templates = self._session.states() if self._windows is None else []
         given = Snapshot.from_bytes(snapshot, self._fingerprint, self._name, self.window, self._shape[0], templates)
         if self._windows is not None:
+            check_recent(given.recent, self._ids, self._name)
             self._windows.restore(0, given.steps, given.recent)
             return
         self._session.restore(given.states)
@@ -241,6 +250,8 @@ class Stream:
                 f"{self._name}: a chunk has shape (timesteps, {self._shape[0]}), got an array of shape {chunk.shape}"
             )
         if (bad := first_not_finite(chunk)) is not None:
+            raise InputError(f"{self._name}: timestep {bad[0]} of the chunk: {bad[1]}; none of the chunk was taken")
+        if self._ids is not None and (bad := first_unknown(chunk, self._ids)) is not None:
             raise InputError(f"{self._name}: timestep {bad[0]} of the chunk: {bad[1]}; none of the chunk was taken")
         return chunk
 
@@ -329,6 +340,27 @@ def first_not_finite(rows: Float32Array) -> tuple[int, str] | None:
         return None
     row = int(np.argmin(finite))
     return row, _not_finite(rows[row])
+
+
+def ids_of(opened: Opened) -> int | None:
+    """How many ids a model knows, where its inputs are ids."""
+    return None if opened.fixed is None or opened.fixed.whole is None else opened.fixed.whole.ids
+
+
+def first_unknown(rows: Float32Array, ids: int) -> tuple[int, str] | None:
+    """Where the first row is that holds none of the ids 0 to `ids` - 1, and which value; None where there is none."""
+    known = (rows >= 0) & (rows < ids) & (rows == np.floor(rows))
+    if known.all():
+        return None
+    row, feature = np.unravel_index(int(np.argmin(known)), known.shape)
+    value = rows[row, feature]
+    return int(row), f"feature {feature} is {value:g}, and the model knows the ids 0 to {ids - 1}, whole numbers"
+
+
+def check_recent(rows: Float32Array, ids: int | None, name: str) -> None:
+    """Raise `InputError` unless a snapshot's inputs are the model's ids, where it takes ids."""
+    if ids is not None and first_unknown(rows, ids) is not None:
+        raise InputError(f"{name}: the snapshot holds values that are no ids of the model; start from zero state")
 
 
 def _not_finite(row: Float32Array) -> str:

@@ -12,6 +12,8 @@ CARRY, WINDOW = "carry", "window"
 
 # Beyond this many timesteps nobody's window goes, and within it no count of them leaves 64 bits.
 MAX_TIMESTEPS = 2**31 - 1
+# What a graph takes or gives at once has no more numbers: as many as fill 64 MiB.
+MOST_NUMBERS = 2**24
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,26 @@ class Window:
 
 
 @dataclass(frozen=True)
+class Whole:
+    """What is so of a model whose graph takes a whole window at once: it streams by this window and no other way.
+
+    Attributes:
+        because: what in the model leaves no state to carry: a layer by name, and the reason.
+        rows: of an answer, where that is a sequence: (rows, outputs); None where it is a single row.
+        ids: how many identifiers there are, where the inputs are 0, 1, …, ids - 1; None where they are any numbers.
+    """
+
+    because: str
+    rows: int | None = None
+    ids: int | None = None
+
+    def __post_init__(self) -> None:
+        for what, value in (("rows", self.rows), ("ids", self.ids)):
+            if value is not None and not 1 <= value <= MAX_TIMESTEPS:
+                raise ValueError(f"{value} {what} cannot be")
+
+
+@dataclass(frozen=True)
 class Streaming:
     """What a bundle says of how its model streams.
 
@@ -60,6 +82,7 @@ class Streaming:
         bounded: whether the state can be carried past the window; not where states or outputs grow without bound then.
         carried_snr_db: signal-to-noise ratio of answers with the state carried, against those on windows, where the
             window is known: -200 at the least, where they have nothing in common.
+        whole: of a model that streams by its window alone, what its graph takes and gives; else None.
     """
 
     mode: str = CARRY
@@ -67,6 +90,7 @@ class Streaming:
     hop: int = 1
     bounded: bool = True
     carried_snr_db: float | None = None
+    whole: Whole | None = None
 
     def __post_init__(self) -> None:
         if self.mode not in (CARRY, WINDOW):
@@ -76,6 +100,8 @@ class Streaming:
                 raise ValueError(f"a {what} of {value} timesteps cannot be")
         if self.mode == WINDOW and self.window is None:
             raise ValueError("a model that streams by window has one")
+        if self.whole is not None and self.mode != WINDOW:
+            raise ValueError("a graph of a whole window does not carry a state")
 
     @property
     def default(self) -> Window | None:
@@ -88,6 +114,12 @@ class Streaming:
         Raises:
             InputError: the wishes contradict each other.
         """
+        if self.whole is not None and (carry or partial or window not in (None, self.window)):
+            wish = "carries no state" if carry else "gives no partial answers" if partial else "takes no other window"
+            raise InputError(
+                f"this model {wish}: it answers on its last {self.window} inputs at once, because of "
+                f"{self.whole.because}; it takes a hop alone"
+            )
         if carry:
             if window is not None or hop is not None or partial:
                 raise InputError("carry goes with neither window, hop nor partial: the state is carried on for ever")

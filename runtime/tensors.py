@@ -10,8 +10,6 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
-
 from . import flatbuffer as fb
 from .elm import METADATA_NAME as ELM_METADATA
 from .elm import read_elm, state_widths
@@ -37,16 +35,12 @@ class Tensor:
         role: `input`, `output`, `state` (zeros at first), or `next state`: what the state is at the next timestep.
         shape: its dimensions; one that is free is its name, or None where it has none.
         dtype: as NumPy calls it.
-        scale: what a step of an integer stands for, where its values are quantised: value = scale · (q - zero_point).
-        zero_point: the integer that stands for 0, where its values are quantised.
     """
 
     name: str
     role: str
     shape: tuple[int | str | None, ...]
     dtype: str
-    scale: float | None = None
-    zero_point: int | None = None
 
     @property
     def size(self) -> int:
@@ -147,14 +141,7 @@ def _tflite_tensor(content: bytes, table: int, name: str, role: str) -> Tensor:
     # A free dimension is 1 in the shape, and -1 in the signature of the shape, which a fixed shape need not have.
     shape = fb.numbers(content, table, 7, "i") or fb.numbers(content, table, 0, "i")
     dtype = _TFLITE_TYPES[fb.scalar(content, table, 1, "<b")]
-    scale = zero_point = None
-    if (at := fb.field(content, table, 4)) is not None:
-        quantization = at + fb.u32(content, at)
-        scales, zeros = fb.numbers(content, quantization, 2, "f"), fb.numbers(content, quantization, 3, "q")
-        if scales:
-            # The shortest decimals that give the same float32 again.
-            scale, zero_point = float(str(np.float32(scales[0]))), zeros[0] if zeros else 0
-    return Tensor(name, role, tuple(None if n < 0 else n for n in shape), dtype, scale, zero_point)
+    return Tensor(name, role, tuple(None if n < 0 else n for n in shape), dtype)
 
 
 # ---- ONNX ----

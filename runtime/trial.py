@@ -49,7 +49,7 @@ class Task:
     Attributes:
         backend: which one runs a step graph.
         format: of the artifact.
-        graph: `step` or `sequence`.
+        graph: `step`, `sequence` or `window`.
         features: inputs of a timestep that it must have.
         outputs: outputs that it must have.
         source: what to call it in an error.
@@ -160,8 +160,9 @@ class Trial:
                 raise
         if answer.error is not None:
             raise _ERRORS.get(answer.error, BundleError)(answer.message)
-        most = max(len(golden.inputs), len(golden.outputs))
-        if len(answer.shape) != 2 or answer.shape[1] != task.outputs or answer.shape[0] > most:
+        most, rows = max(len(golden.inputs), len(golden.outputs)), golden.outputs.shape[1:-1]
+        fits = answer.shape[1:] in ((task.outputs,), (*rows, task.outputs))
+        if not fits or answer.shape[0] > most:
             raise BundleError(
                 f"{task.source}: its answers have shape {answer.shape}, and the bundle says {task.outputs} outputs"
             )

@@ -19,7 +19,7 @@ ZOO: dict[str, Callable[[], Any]] = {}
 DISCONTINUOUS = frozenset({"jumps"})
 # Those that the inner loop tries: an LSTM, a GRU, one with a mask, one model in another.
 FEW = ("tutorial_stacked", "gru_reset_before", "masking", "nested")
-MASK_VALUE = {"masking": -10.0, "masking_last": 0.0}
+MASK_VALUE = {"masking": -10.0, "masking_last": 0.0, "wide_masking": -10.0}
 # Mean and deviation of the raw inputs of models that normalise inside.
 RAW_SCALE = {
     "normalization": ([1016.0, 0.01, -40.0], [10.0, 0.001, 15.0]),
@@ -171,6 +171,24 @@ def tutorial_deep(K, L):
 @_zoo(features=16)
 def wide(K, L):
     return [L.LSTM(64, return_sequences=True), L.LSTM(64, return_sequences=True), L.Dense(8)]
+
+
+@_zoo(gain=1.5)
+def wide_cells(K, L):
+    """All their matrices are large enough to be integer."""
+    return [
+        L.GRU(32, return_sequences=True),
+        L.GRU(32, return_sequences=True),
+        L.GRU(24, reset_after=False, return_sequences=True),
+        L.SimpleRNN(32, return_sequences=True),
+        L.Dense(2),
+    ]
+
+
+@_zoo(gain=1.5)
+def wide_masking(K, L):
+    masks = [L.Masking(MASK_VALUE["wide_masking"]), L.LSTM(24, return_sequences=True), L.GRU(32, return_sequences=True)]
+    return [*masks, L.SimpleRNN(32), L.Dense(2)]
 
 
 @_zoo()

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..runtime.errors import InputError, ParityError, UnsupportedModelError
+from ..runtime.errors import InputError, ParityError
 from ..runtime.parity import PERFECT_SNR, TOLERANCES, Parity
 from ..runtime.streaming import WINDOW, Streaming
 from ..runtime.table import table
@@ -37,16 +37,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--precision",
         default="float32",
         metavar="P,…",
-        help=f"{', '.join(TOLERANCES)}, or all (default: float32); tflite int8 and int16x8 need calibration data",
+        help=f"{', '.join(TOLERANCES)}, or all (default: float32); tflite int8 and int16x8 need calibration data, with "
+        "which the weights of dynamic and of native int8 are rounded better, too",
     )
     parser.add_argument(
         "--graph",
         default="step",
         metavar="G,…",
-        help="step, to be streamed (default); sequence, which takes whole sequences, also of models that cannot stream",
+        help="step, to be streamed (default); sequence, which takes whole sequences of any length, in every precision "
+        "of tflite",
     )
     parser.add_argument(
-        "--calibration", type=Path, metavar="FILE", help="representative raw inputs: .npy, .npz or .csv"
+        "--calibration",
+        type=Path,
+        metavar="FILE",
+        help="recorded raw inputs like those the model will see: .npy, .npz or .csv",
     )
     parser.add_argument("--name", help="what to call the model (default: what Keras calls it)")
     parser.add_argument("--features", metavar="A,B,…", help="names of the inputs, in order")
@@ -76,8 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
-    from ..export import Network, export, read_keras, read_sequences, targets
-    from ..export.unstreamable import UnstreamableModel
+    from ..export import Network, WindowModel, export, read_for_sequences, read_model, read_sequences, targets
     from ..runtime.bundle import is_bundle
     from .progress import Progress
     from .quiet import quiet
@@ -112,21 +116,19 @@ def run(args: argparse.Namespace) -> int:
         print(f"does not exist, left out: {', '.join(map(str, missing))}", file=sys.stderr)
     check_output(output, args.overwrite, is_bundle, "a bundle")
     with quiet():
-        try:
-            source = read_keras(source, name=settings["name"])
-            features = source.features
-        except UnsupportedModelError:
-            if {target.graph for target in wanted} != {"sequence"}:
-                raise
-            unstreamable = UnstreamableModel.of(source, settings["name"])
-            source, settings["name"], features = unstreamable.model, unstreamable.name, unstreamable.features
+        if {target.graph for target in wanted} == {"sequence"}:
+            source = read_for_sequences(source, settings["name"])
+        else:
+            source = read_model(source, settings["name"], settings["window"])
+        settings["name"] = None
     if args.calibration is not None:
-        calibration = read_sequences(args.calibration, settings["features"] or features)
-    if calibration is not None and not isinstance(source, Network):
+        calibration = read_sequences(args.calibration, settings["features"] or source.features, _fitting(source))
+    if calibration is not None and not isinstance(source, (Network, WindowModel)):
         if args.calibration is not None and not args.json:
             print("the calibration data is not used: sequence graphs of such a model are float32", file=sys.stderr)
         calibration = None
     done: list[Any] = []
+    apart: dict[str, str] = {}
     try:
         with quiet() as heard, Progress(heard, shown=not args.json) as progress:
             bundle = export(
@@ -141,17 +143,18 @@ def run(args: argparse.Namespace) -> int:
                 legacy_tflite=args.legacy_tflite,
                 report=done.append,
                 progress=progress,
+                left_out=lambda target, reason: apart.setdefault(str(target), reason),
                 **settings,
             )
     except ParityError as error:
-        error.report = _found(done, None)
+        error.report = _found(done, None, apart)
         if not args.json:
-            _show(done, None)
+            _show(done, None, apart)
         raise
     if args.json:
-        print(json.dumps(_found(done, bundle.path)))
+        print(json.dumps(_found(done, bundle.path, apart)))
     else:
-        _show(done, bundle.path)
+        _show(done, bundle.path, apart)
         print(how_it_streams(bundle.manifest.streaming, bundle.manifest.chaotic_beyond))
     return 0 if all(result.passed for result in done) else 1
 
@@ -159,8 +162,15 @@ def run(args: argparse.Namespace) -> int:
 def how_it_streams(streaming: Streaming | None, chaotic_beyond: int | None = None) -> str:
     """What whoever exported a model should know of how it will stream."""
     if streaming is None:
-        return "the model cannot be streamed: the bundle holds sequence graphs only"
+        return "the bundle holds sequence graphs only, which take whole sequences (without --graph, it is streamed)"
     window, ratio = streaming.window, streaming.carried_snr_db
+    if streaming.whole is not None:
+        every = "at each timestep" if streaming.hop == 1 else f"every {streaming.hop} timesteps"
+        rows = f" ({streaming.whole.rows} rows)" if streaming.whole.rows is not None else ""
+        return (
+            f"streams by window: {every}, Keras's answer{rows} on the last {window} timesteps at once, because of "
+            f"{streaming.whole.because}"
+        )
     if streaming.mode == WINDOW:
         every = "each timestep" if streaming.hop == 1 else f"every {streaming.hop} timesteps"
         lines = [f"streams by window: {every}, Keras's answer on the last {window} timesteps, from zero state"]
@@ -201,7 +211,7 @@ def _distance(ratio: float) -> str:
 
 
 def _export_c(args: argparse.Namespace, source: Any, calibration: Any, settings: dict[str, Any]) -> int:
-    from ..export import Step, export_c, is_c_folder, read_keras, read_sequences
+    from ..export import Step, export_c, is_c_folder, read_for_c, read_sequences
     from .progress import Progress
     from .quiet import quiet
 
@@ -212,7 +222,7 @@ def _export_c(args: argparse.Namespace, source: Any, calibration: Any, settings:
     output = args.output or args.model.with_name(f"{args.model.stem}_c")
     check_output(output, args.overwrite, is_c_folder, "a folder of C that edgelstm wrote")
     with quiet():
-        network = read_keras(source, name=settings["name"])
+        network = read_for_c(source, settings["name"])
     if args.calibration is not None:
         calibration = read_sequences(args.calibration, settings["features"] or network.features)
     with quiet() as heard, Progress(heard, shown=not args.json) as progress:
@@ -261,7 +271,12 @@ def _described(made: Any) -> dict[str, Any]:
     }
 
 
-def _found(results: list[Any], path: Path | None) -> dict[str, Any]:
+def _fitting(source: Any) -> Callable[[Any], Any] | None:
+    """What brings calibration data into the shape of timesteps, where the model's own shape is another."""
+    return getattr(source, "calibration", None)
+
+
+def _found(results: list[Any], path: Path | None, apart: dict[str, str]) -> dict[str, Any]:
     described = [
         {
             "artifact": str(r.target),
@@ -276,10 +291,13 @@ def _found(results: list[Any], path: Path | None) -> dict[str, Any]:
     ]
     keras: Parity | None = results[0].keras_float32 if results else None
     own = None if keras is None else keras.to_json()
-    return {"bundle": None if path is None else str(path), "artifacts": described, "keras_float32": own}
+    where = None if path is None else str(path)
+    return {"bundle": where, "artifacts": described, "keras_float32": own, "left_out": apart}
 
 
-def _show(results: list[Any], path: Path | None) -> None:
+def _show(results: list[Any], path: Path | None, apart: dict[str, str]) -> None:
+    for target, reason in apart.items():
+        print(f"left out: {target}: {reason}", file=sys.stderr)
     keras: Parity | None = results[0].keras_float32 if results else None
     rows = [
         [

@@ -40,16 +40,7 @@ def train_forecast(
     series = read_series(
         config.data, str(config.target), config.features, config.time, config.missing, config.fill_limit
     )
-    rows = len(series.values)
-    first, second = (
-        round(rows * (1 - config.validation_fraction - config.test_fraction)),
-        round(rows * (1 - config.test_fraction)),
-    )
-    parts = {
-        "training": series.between(0, first),
-        "validation": series.between(first, second),
-        "test": series.between(second, rows),
-    }
+    parts = divide(series, config)
     for name, segments in parts.items():
         if not any(b - a >= window + config.horizon for a, b in segments):
             raise InputError(
@@ -102,6 +93,15 @@ def train_forecast(
     )
     calibration = spread([series.values[a:b] for a, b in parts["training"]], max(CALIBRATION_STEPS, window))
     return run, model, calibration, history
+
+
+def divide(series: Series, config: TrainConfig) -> dict[str, list[tuple[int, int]]]:
+    """The runs of rows without a gap, [start, stop), for training, validation and test, in order of time."""
+    rows = len(series.values)
+    first = round(rows * (1 - config.validation_fraction - config.test_fraction))
+    second = round(rows * (1 - config.test_fraction))
+    edges = {"training": (0, first), "validation": (first, second), "test": (second, rows)}
+    return {name: series.between(start, stop) for name, (start, stop) in edges.items()}
 
 
 def choose_streaming(window: int | None, carried: float, by_window: float | None, figure: str) -> tuple[str, str]:

@@ -51,11 +51,24 @@ def _is_exported(path: Path) -> bool:
 
 def describe_keras(path: Path, carry: bool = False, window: int | None = None) -> dict[str, Any]:
     """A Keras file, as a dictionary for `show`."""
-    from ..export import read_keras, streaming_of
+    from ..export import WindowModel, read_model, streaming_of
     from .quiet import quiet
 
     with quiet():
-        network = read_keras(path)
+        network = read_model(path, window=window)
+    if isinstance(network, WindowModel):
+        return {
+            "file": str(path),
+            "name": network.name,
+            "features": [f"x{i}" for i in range(network.features)],
+            "outputs": [f"y{i}" for i in range(network.outputs)],
+            "layers": list(network.layers),
+            "parameters": network.parameters,
+            "streaming": asdict(network.streaming(carry, None)),
+            "states": [],
+            "state_bytes": 0,
+            "artifacts": [],
+        }
     return {
         "file": str(path),
         "name": network.name,

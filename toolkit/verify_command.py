@@ -15,6 +15,7 @@ from ..runtime.bundle import Bundle
 from ..runtime.errors import BackendUnavailableError, InputError
 from ..runtime.golden import Golden
 from ..runtime.manifest import Artifact, Manifest
+from ..runtime.network import Network
 from ..runtime.parity import Parity
 from ..runtime.streaming import Streaming
 from ..runtime.table import table
@@ -40,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
         return verify_command.run(args)
     bundle = Bundle.open(args.model, args.allowed_signers)
     if bundle.manifest.streaming is None:
-        raise InputError(f"{bundle.path}: cannot be streamed; verify it without --against")
+        raise InputError(f"{bundle.path}: holds sequence graphs only; verify it without --against")
     xs, ys = expected(bundle, args.against, args.data, args.steps)
     starts = tuple(part.start for part in _parts(bundle.manifest, len(xs)))
     try:
@@ -91,14 +92,17 @@ def expected(
     bundle: Bundle, keras_file: Path, data: Path | None, steps: int | None
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """Inputs (T, features), and the Keras model's answers as the bundle streams them: (answers, outputs)."""
-    from ..export import on_windows, read_keras, read_sequences
+    from ..export import WindowModel, on_windows, read_model, read_sequences
     from .quiet import quiet
 
     if steps is not None and steps < 1:
         raise InputError(f"--steps {steps}: at least 1 timestep is needed")
-    with quiet():
-        network = read_keras(keras_file)
     manifest = bundle.manifest
+    with quiet():
+        network = read_model(keras_file, window=manifest.window)
+    whole = (manifest.streaming or Streaming()).whole
+    if isinstance(network, WindowModel) != (whole is not None):
+        raise InputError(f"{keras_file}: is another model than the bundle's, which streams in another way")
     if (network.features, network.outputs) != (len(manifest.features), len(manifest.outputs)):
         raise InputError(
             f"{keras_file}: takes {network.features} features and gives {network.outputs} outputs, "
@@ -107,7 +111,8 @@ def expected(
     if data is None:
         xs = bundle.golden().inputs
     else:
-        xs = read_sequences(data, manifest.features).reshape(-1, network.features)
+        fit = network.calibration if isinstance(network, WindowModel) else None
+        xs = read_sequences(data, manifest.features, fit).reshape(-1, network.features)
     if steps is not None:
         xs = xs[np.arange(steps) % len(xs)]
     streaming = manifest.streaming or Streaming()
@@ -119,7 +124,7 @@ def expected(
                     f"{streaming.default.timesteps}; bring more data, or repeat them with --steps"
                 )
             return xs, on_windows(network, [xs], streaming.default)
-        reference = network.reference
+        reference = network.reference if isinstance(network, Network) else None
         if reference is None:
             raise InputError(f"{keras_file}: gives nothing to compare with")
         return xs, np.concatenate([reference(xs[part]) for part in _parts(manifest, len(xs))])

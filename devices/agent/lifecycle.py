@@ -26,6 +26,8 @@ import json, sys, time, numpy
 from edgelstm.runtime import load
 model = load(sys.argv[1], sys.argv[2], sys.argv[3] or None)
 stream, x = model.stream(), numpy.zeros(len(model.features), numpy.float32)
+for _ in range(model.window or 0):
+    stream.step(x)
 times = []
 for _ in range(int(sys.argv[4])):
     begin = time.perf_counter()

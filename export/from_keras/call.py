@@ -7,7 +7,20 @@ from typing import Any
 
 from ...runtime.errors import UnsupportedModelError
 
-SEQUENCE_HINT = "export it as a sequence graph instead (--graph sequence)"
+WINDOW_HINT = "stream it by window: as it is, on the last T timesteps (export --window T)"
+
+
+class NotCarriedError(UnsupportedModelError):
+    """A model that is no chain of layers whose state can be carried, which may stream by window all the same.
+
+    Attributes:
+        because: what in it: a layer by name, and the reason.
+    """
+
+    def __init__(self, where: str, reason: str, remedy: str = "") -> None:
+        """Say what cannot be carried, why, and what to do: the remedy, or a stream by window."""
+        self.because = f"{where}: {reason}"
+        super().__init__(f"{self.because}; {f'{remedy}, or ' if remedy else ''}{WINDOW_HINT}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,8 +45,17 @@ class Call:
         return type(self.layer).__name__
 
     def refused(self, reason: str, remedy: str) -> UnsupportedModelError:
-        """The error that refuses this layer, naming it."""
-        return UnsupportedModelError(f'layer "{self.path}" ({self.kind}): {reason}; {remedy}')
+        """The error that refuses this layer, whatever is made of it, naming it."""
+        return UnsupportedModelError(f"{self.where}: {reason}; {remedy}")
+
+    def not_carried(self, reason: str, remedy: str = "") -> NotCarriedError:
+        """The error that says, naming this layer, why no state can be carried through it."""
+        return NotCarriedError(self.where, reason, remedy)
+
+    @property
+    def where(self) -> str:
+        """What to call it."""
+        return f'layer "{self.path}" ({self.kind})'
 
     @property
     def is_only_timestep(self) -> bool:

@@ -10,9 +10,10 @@ import re
 from typing import Any
 
 from ...runtime.errors import UnsupportedModelError
-from .call import SEQUENCE_HINT, Call
-from .ends import check_ends, graph_of, initial_state
+from .call import Call, NotCarriedError
+from .ends import check_ends, initial_state
 from .refusals import REASONS, refusal
+from .timesteps import graph_of
 
 _NAME = re.compile(r"[A-Za-z0-9_.\\/>-]*")
 
@@ -29,9 +30,16 @@ def chain_of(model: Any, within: str = "") -> tuple[Call, ...]:
     """
     import keras
 
-    graph = graph_of(model)
     where = f'model "{within}{model.name}"'
-    check_ends(graph, where)
+    try:
+        graph = graph_of(model)
+        check_ends(graph, where)
+    except UnsupportedModelError as error:
+        if not within:
+            raise
+        # What is within another can be as it likes, where that other is run as a whole.
+        reason = str(error).removeprefix(f"{where}: ").removeprefix(f"{where} ").partition(";")[0]
+        raise NotCarriedError(where, f"within another model, {reason}", "build its layers into that one") from error
     calls: list[Call] = []
     tensor = graph.outputs[0]
     while True:
@@ -46,10 +54,11 @@ def chain_of(model: Any, within: str = "") -> tuple[Call, ...]:
                 "build the model with another name for it and copy the weights"
             )
         if not isinstance(operation, keras.layers.Layer):
-            raise UnsupportedModelError(
-                f'{where}: contains the operation "{operation.name}" ({type(operation).__name__}) outside of any '
-                "layer, whose meaning for a single timestep is unknown; express it with a layer, "
-                f"or {SEQUENCE_HINT}"
+            raise NotCarriedError(
+                where,
+                f'contains the operation "{operation.name}" ({type(operation).__name__}) outside of any layer, whose '
+                "meaning for a single timestep is unknown",
+                "express it with a layer",
             )
         first = node.input_tensors[0]
         call = Call(operation, path, tuple(first.shape), tuple(node.output_tensors[0].shape))
@@ -67,36 +76,33 @@ def _single_input(node: Any, graph: Any, call: Call) -> Any:
     if arguments.get("training"):
         raise call.refused("is called with training=True, so its output is random", "call it without `training`")
     if initial_state(node) is not None:
-        raise call.refused(
-            "is given an initial_state by the model, and a stream starts from zeros",
-            SEQUENCE_HINT,
-        )
+        raise call.not_carried("is given an initial_state by the model, and a stream starts from zeros")
     mask = arguments.get("mask")
     tensors = [tensor for tensor in node.input_tensors if tensor is not mask]
     if len(tensors) != 1:
         if call.kind in REASONS:
             raise refusal(call)
         names = " and ".join(f'"{tensor._keras_history.operation.name}"' for tensor in tensors)
-        raise call.refused(
-            f"joins the outputs of {names}, but only a chain of layers can be streamed",
-            f"train it without the branch, or {SEQUENCE_HINT}",
+        raise call.not_carried(
+            f"joins the outputs of {names}, and the state of a chain of layers alone can be carried",
+            "train it without the branch",
         )
     if mask is not None and not _is_implicit_mask(mask, tensors[0], graph):
-        raise call.refused(
+        raise call.not_carried(
             "is given a mask by hand",
             "put a Masking layer first in the model and leave the mask to Keras",
         )
     return tensors[0]
 
 
-def _refused_state(call: Call, position: int) -> UnsupportedModelError:
+def _refused_state(call: Call, position: int) -> NotCarriedError:
     """The error where a model goes on from a state that a recurrent layer gives."""
     reason = f"the model goes on from its output number {position}, a state"
     cells = getattr(getattr(call.layer, "cell", None), "cells", ())
     if position == 1 and not cells:
         same = "use its first output" if not call.layer.return_sequences else "set return_sequences=False"
-        return call.refused(reason, f"{same}, which is the same value as the state h of the last timestep")
-    return call.refused(reason, SEQUENCE_HINT)
+        return call.not_carried(reason, f"{same}, which is the same value as the state h of the last timestep")
+    return call.not_carried(reason)
 
 
 def _is_implicit_mask(mask: Any, tensor: Any, graph: Any) -> bool:

@@ -2,36 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 from ...runtime.errors import UnsupportedModelError
-from .call import Call
-from .refusals import REASONS, refusal
-
-
-def graph_of(model: Any) -> Any:
-    """The functional graph of a Sequential or functional model.
-
-    Raises:
-        UnsupportedModelError: the model has none: it is subclassed, or not built yet.
-    """
-    import keras
-    from keras.src.models.functional import Functional
-
-    if type(model).call not in (keras.Sequential.call, Functional.call):
-        raise UnsupportedModelError(
-            f'model "{model.name}" ({type(model).__name__}): its call() is written in Python, which cannot be read '
-            "layer by layer; build the same layers with keras.Sequential or keras.Model(inputs, outputs) and copy "
-            "the weights"
-        )
-    graph = model._functional if isinstance(model, keras.Sequential) else model
-    if graph is None:
-        raise UnsupportedModelError(
-            f'model "{model.name}" has not been built, so it has no weights yet; give its first layer an input shape, '
-            "train it, or load its weights"
-        )
-    return graph
+from .call import NotCarriedError
+from .refusals import REASONS, reason_and_remedy, refusal
+from .timesteps import first_call, graph_of, nodes_of, timesteps_of
 
 
 def check_ends(graph: Any, where: str) -> None:
@@ -44,10 +20,12 @@ def check_ends(graph: Any, where: str) -> None:
     Raises:
         UnsupportedModelError: it has several.
     """
-    given = [tensor for node in _nodes(graph) for tensor in _tensors(initial_state(node))]
+    given = [tensor for node in nodes_of(graph) for tensor in _tensors(initial_state(node))]
     states = [tensor for tensor in graph.inputs if any(tensor is other for other in given)]
     if len(graph.inputs) > 1 and states:
-        owners = "layer " + _listed({node.operation.name for node in _nodes(graph) if initial_state(node) is not None})
+        owners = "layer " + _listed(
+            {node.operation.name for node in nodes_of(graph) if initial_state(node) is not None}
+        )
         next_ones = [t for t in graph.outputs if _is_state(t)]
         also = f" and its outputs number {_numbers(graph.outputs, next_ones)} the next ones" if next_ones else ""
         raise UnsupportedModelError(
@@ -79,42 +57,52 @@ def check_input(model: Any) -> None:
     """Refuse a model whose input is not (batch, time, features) of floats.
 
     Raises:
-        UnsupportedModelError: it is not.
+        NotCarriedError: it is not, but has timesteps all the same.
+        UnsupportedModelError: it has none.
     """
     graph = graph_of(model)
     tensor = graph.inputs[0]
     shape = tuple(tensor.shape)
-    where = f'model "{model.name}": its input'
-    call = _first_call(graph)
+    where = f'model "{model.name}"'
+    call = first_call(graph)
     if call is not None and call.kind == "Embedding":
         width = call.output_shape[-1]
-        raise call.refused(
-            "takes whole numbers (tokens), and a stream takes float features",
+        raise call.not_carried(
+            "takes whole numbers (tokens), and a step takes float features",
             f"build the layers behind it on keras.Input((None, {width})), copy their weights, and give the stream the "
             "rows of its `embeddings`",
         )
     if len(shape) == 2 and call is not None and call.kind == "Reshape" and len(call.output_shape) == 3:
-        raise call.refused(
-            f"makes a sequence of an input of {shape[1]} numbers, and a stream takes one timestep after the other",
+        raise call.not_carried(
+            f"makes a sequence of an input of {shape[1]} numbers, and a step takes one timestep after the other",
             f"build the model on keras.Input({call.output_shape[1:]}) without this layer, and copy the weights",
         )
+    has_timesteps = timesteps_of(graph) is not None
     if len(shape) != 3 and call is not None and call.kind in REASONS:
-        raise refusal(call, sequence=False)
-    if len(shape) > 3:
-        raise UnsupportedModelError(
-            f"{where} has the shape {shape}, so a timestep of it is no vector of features, which a stream takes; "
+        raise refusal(call) if has_timesteps else call.refused(*reason_and_remedy(call))
+    if len(shape) > 3 and has_timesteps:
+        raise NotCarriedError(
+            where,
+            f"its input has the shape {shape}, so a timestep of it is no vector of features, which a step takes",
             "make the layers that turn it into one a model of their own, and build those behind them on "
-            "keras.Input((None, features))"
+            "keras.Input((None, features))",
+        )
+    if len(shape) == 2 and has_timesteps:
+        raise NotCarriedError(
+            where,
+            f"its input is one vector of {shape[1] or 'all'} timesteps, and a step takes one after the other",
+            f"build the model on keras.Input(({shape[1]}, 1))",
         )
     if len(shape) != 3 or shape[-1] is None:
         raise UnsupportedModelError(
-            f"{where} has the shape {shape}, but a stream needs (batch, time, features) with a fixed number of "
-            "features; build the model on keras.Input((None, features))"
+            f"{where}: its input has the shape {shape}, but a stream needs (batch, time, features) with a fixed number "
+            "of features; build the model on keras.Input((None, features))"
         )
     if "float" not in tensor.dtype:
-        raise UnsupportedModelError(
-            f"{where} is {tensor.dtype}, but a stream takes float features; build the model on "
-            f"keras.Input({shape[1:]}, dtype='float32') and copy the weights"
+        raise NotCarriedError(
+            where,
+            f"its input is {tensor.dtype}, and a step takes float features",
+            f"build the model on keras.Input({shape[1:]}, dtype='float32') and copy the weights",
         )
 
 
@@ -134,11 +122,6 @@ def initial_state(node: Any) -> Any:
     return given
 
 
-def _nodes(graph: Any) -> Iterator[Any]:
-    for nodes in graph._nodes_by_depth.values():
-        yield from nodes
-
-
 def _tensors(structure: Any) -> list[Any]:
     import keras
 
@@ -152,25 +135,11 @@ def _is_state(tensor: Any) -> bool:
     return position > 0 and isinstance(operation, (keras.layers.RNN, keras.layers.Bidirectional))
 
 
-def _first_call(graph: Any) -> Call | None:
-    """The call of the layer that takes the input; of a nested model, that of the layer in it."""
-    import keras
-
-    for node in _nodes(graph):
-        if any(tensor is graph.inputs[0] for tensor in node.input_tensors):
-            if isinstance(node.operation, keras.Model):
-                return _first_call(graph_of(node.operation))
-            if isinstance(node.operation, keras.layers.Layer):
-                shapes = tuple(graph.inputs[0].shape), tuple(node.output_tensors[0].shape)
-                return Call(node.operation, node.operation.name, *shapes)
-    return None
-
-
 def _join(graph: Any) -> str:
     """What to do about several inputs: one, where they are put side by side at once; else a model for each part."""
     import keras
 
-    takers = [node for node in _nodes(graph) if any(t is i for t in node.input_tensors for i in graph.inputs)]
+    takers = [node for node in nodes_of(graph) if any(t is i for t in node.input_tensors for i in graph.inputs)]
     if len(takers) == 1 and isinstance(takers[0].operation, keras.layers.Concatenate):
         shape = tuple(takers[0].output_tensors[0].shape)
         if len(shape) == 3 and takers[0].operation.axis in (-1, 2):

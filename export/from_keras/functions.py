@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from ...runtime.activations import UNLIMITED, Function
-from ...runtime.errors import UnsupportedModelError
+from .call import NotCarriedError
 
 ROWWISE = ("softmax", "log_softmax")
 """Functions of all units of a timestep together; the others work element by element."""
@@ -84,9 +84,10 @@ def function_of(activation: Any, where: str) -> Function:
     found = _lookup(partial.func)
     if found is None:
         shown = getattr(partial.func, "__name__", repr(partial.func))
-        raise UnsupportedModelError(
-            f'{where}: the activation "{shown}" is not one of keras.activations, so what it computes cannot be read; '
-            "replace it by one of those"
+        raise NotCarriedError(
+            where,
+            f'the activation "{shown}" is not one of keras.activations, so what it computes cannot be read',
+            "replace it by one of those",
         )
     name, definition = found
     return _function(name, definition, partial, where)
@@ -101,7 +102,7 @@ def function_of_layer(layer: Any, where: str, rank: int = 0) -> Function:
         rank: of its input, where it is known, so that a feature axis counted from the front is understood.
 
     Raises:
-        UnsupportedModelError: it is another layer, or set up in a way that cannot be streamed.
+        UnsupportedModelError: it is another layer, or set up in a way that no step is.
     """
     import keras
 
@@ -118,8 +119,8 @@ def function_of_layer(layer: Any, where: str, rank: int = 0) -> Function:
         if layer.axis != rank - 1:
             _check_axis("softmax", layer.axis, where)
         return Function("softmax")
-    raise UnsupportedModelError(
-        f"{where}: the layer {kind.__name__} is used as an activation function; make it a layer of its own"
+    raise NotCarriedError(
+        where, f"the layer {kind.__name__} is used as an activation function", "make it a layer of its own"
     )
 
 
@@ -140,8 +141,8 @@ def _lookup(activation: Any) -> tuple[str, Callable[..., Any]] | None:
 
 def _function(name: str, definition: Callable[..., Any], partial: functools.partial[Any], where: str) -> Function:
     if name in _REFUSED:
-        raise UnsupportedModelError(
-            f'{where}: the activation "{name}" {_REFUSED[name]}, which no exported graph does; use another activation'
+        raise NotCarriedError(
+            where, f'the activation "{name}" {_REFUSED[name]}, which no step graph does', "use another activation"
         )
     bound = inspect.signature(definition).bind(None, *partial.args, **partial.keywords)
     bound.apply_defaults()
@@ -154,8 +155,8 @@ def _function(name: str, definition: Callable[..., Any], partial: functools.part
 
 def _check_axis(name: str, axis: Any, where: str) -> None:
     if axis not in (-1, [-1], (-1,)):
-        raise UnsupportedModelError(
-            f"{where}: {name} works along axis {axis}, and a single timestep has only its features; use axis=-1"
+        raise NotCarriedError(
+            where, f"{name} works along axis {axis}, and a single timestep has only its features", "use axis=-1"
         )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ...runtime import network as net
-from .call import SEQUENCE_HINT, Call
+from .call import Call
 from .chain import chain_of
 from .functions import function_of, function_of_layer
 from .refusals import refusal
@@ -21,7 +21,7 @@ def read_call(call: Call) -> list[net.Layer]:
     """The layers of a network that a layer of Keras becomes.
 
     Raises:
-        UnsupportedModelError: it cannot be streamed exactly.
+        UnsupportedModelError: no state can be carried through it exactly.
     """
     import keras
 
@@ -108,9 +108,9 @@ def _convolution(call: Call) -> list[net.Layer]:
 def _recurrent(call: Call) -> list[net.Layer]:
     layer = call.layer
     if layer.go_backwards:
-        raise call.refused(
+        raise call.not_carried(
             "reads the sequence from its end (go_backwards=True), which a stream has not reached yet",
-            f"train it with go_backwards=False, or {SEQUENCE_HINT}",
+            "train it with go_backwards=False",
         )
     cells = _cells(layer.cell)
     names = [layer.name] if len(cells) == 1 else [f"{layer.name}_{i}" for i in range(len(cells))]
@@ -159,9 +159,8 @@ def _cell(cell: Any, name: str, call: Call) -> net.Recurrent:
             _bias(call, cell, cell.units),
             function_of(cell.activation, where),
         )
-    raise call.refused(
-        f"its cell {type(cell).__name__} is not one of Keras's own",
-        f"use LSTMCell, GRUCell or SimpleRNNCell, or {SEQUENCE_HINT}",
+    raise call.not_carried(
+        f"its cell {type(cell).__name__} is not one of Keras's own", "use LSTMCell, GRUCell or SimpleRNNCell"
     )
 
 
@@ -187,7 +186,7 @@ def _time_distributed(call: Call) -> list[net.Layer]:
         calls = (Call(inner, path, step, result),)
     layers = [layer for part in calls for layer in read_call(part)]
     if any(isinstance(layer, (net.LSTM, net.GRU, net.SimpleRNN, net.Masking)) for layer in layers):
-        raise call.refused("wraps a layer that works on sequences", f"wrap per-step layers alone, or {SEQUENCE_HINT}")
+        raise call.not_carried("wraps a layer that works on sequences", "wrap per-step layers alone")
     return [replace(layer, name=call.layer.name) for layer in layers]
 
 
@@ -202,9 +201,9 @@ def _prelu(call: Call) -> list[net.Layer]:
     slope = _weights(call, call.layer.alpha)
     features = call.input_shape[-1] or 1
     if slope.size not in (1, features) or slope.shape[-1] != slope.size:
-        raise call.refused(
+        raise call.not_carried(
             f"has a slope of its own for every timestep (its slopes have the shape {slope.shape})",
-            f"train it with PReLU(shared_axes=[1]), or {SEQUENCE_HINT}",
+            "train it with PReLU(shared_axes=[1])",
         )
     return [net.PReLU(call.layer.name, _spread(slope, features))]
 
@@ -224,7 +223,7 @@ def _layer_normalization(call: Call) -> list[net.Layer]:
     layer = call.layer
     _check_feature_axis(call, layer.axis)
     if layer.rms_scaling:
-        raise call.refused("rms_scaling=True is deprecated and not exported", f"train without it, or {SEQUENCE_HINT}")
+        raise call.not_carried("rms_scaling=True is deprecated and not exported", "train without it")
     features = call.input_shape[-1] or 1
     gamma = _weights(call, layer.gamma) if layer.gamma is not None else np.ones(features, np.float32)
     beta = _weights(call, layer.beta) if layer.beta is not None else np.zeros(features, np.float32)
@@ -257,7 +256,7 @@ def _rescaling(call: Call) -> list[net.Layer]:
 def _masking(call: Call) -> list[net.Layer]:
     value = float(call.layer.mask_value)
     if not np.isfinite(np.float32(value)):
-        raise call.refused(
+        raise call.not_carried(
             f"its mask_value {value} never equals a finite input, so it masks nothing",
             "use a finite mask_value, or remove the layer",
         )
@@ -274,9 +273,8 @@ def _check_feature_axis(call: Call, axis: Any) -> None:
     axes = list(axis) if isinstance(axis, (list, tuple)) else [axis]
     rank = len(call.input_shape)
     if [a % rank for a in axes] != [rank - 1]:
-        raise call.refused(
-            f"normalises along axis {axis}, and a single timestep has only its features (axis -1)",
-            f"use axis=-1, or {SEQUENCE_HINT}",
+        raise call.not_carried(
+            f"normalises along axis {axis}, and a single timestep has only its features (axis -1)", "use axis=-1"
         )
 
 
@@ -285,9 +283,8 @@ def _per_feature(call: Call, value: Any) -> np.ndarray:
     array = _double(call, value)
     features = call.input_shape[-1] or 1
     if array.size not in (1, features) or (array.ndim and array.shape[-1] != array.size):
-        raise call.refused(
-            f"has a value of its own for every timestep (shape {array.shape})",
-            f"use one per feature (axis=-1), or {SEQUENCE_HINT}",
+        raise call.not_carried(
+            f"has a value of its own for every timestep (shape {array.shape})", "use one per feature (axis=-1)"
         )
     return array.reshape(-1)
 

@@ -7,8 +7,9 @@ from typing import Any
 
 from ...runtime.errors import UnsupportedModelError
 from ...runtime.network import Layer
-from .chain import Call, graph_of
+from .call import Call
 from .layers import read_call
+from .timesteps import graph_of, nodes_of
 
 _PASSED_ON = ("Masking", "Normalization", "Rescaling", "BatchNormalization", "Dropout", "GaussianNoise")
 _COUNTS = {"Embedding": "input_dim", "CategoryEncoding": "num_tokens"}
@@ -30,24 +31,35 @@ class Leading:
 def leading_layers(model: Any) -> Leading:
     """Follow a built model's one input until it branches or meets another layer than those that scale or mask."""
     graph = graph_of(model)
-    tensor = graph.inputs[0]
+    return _followed(graph, graph.inputs[0])
+
+
+def _followed(graph: Any, tensor: Any) -> Leading:
+    import keras
+
     layers: list[Layer] = []
     while True:
         users = [
-            (operation, node)
-            for operation in graph.operations
-            for node in operation._inbound_nodes
+            (node.operation, node)
+            for node in nodes_of(graph)
             if any(source is tensor for source in node.input_tensors)
             # A mask of a model that was read from a file is spelt out as any(input != mask_value).
-            and type(operation).__name__ != "NotEqual"
+            and type(node.operation).__name__ != "NotEqual"
         ]
+        # Whatever else takes them, what an Embedding takes are ids.
+        counts = [
+            int(getattr(layer, _COUNTS[type(layer).__name__])) for layer, _ in users if type(layer).__name__ in _COUNTS
+        ]
+        if counts:
+            return Leading(tuple(layers), min(counts))
         if len(users) != 1:
             return Leading(tuple(layers))
         ((operation, node),) = users
-        kind = type(operation).__name__
-        if kind in _COUNTS:
-            return Leading(tuple(layers), int(getattr(operation, _COUNTS[kind])))
-        if kind not in _PASSED_ON:
+        if isinstance(operation, keras.Model):
+            inner_graph = graph_of(operation)
+            inner = _followed(inner_graph, inner_graph.inputs[0])
+            return Leading((*layers, *inner.layers), inner.ids)
+        if type(operation).__name__ not in _PASSED_ON:
             return Leading(tuple(layers))
         result = node.output_tensors[0]
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .call import SEQUENCE_HINT, Call
+from .call import Call
 
 RECURRENT = ("LSTM", "GRU", "SimpleRNN", "RNN")
 
@@ -23,16 +23,16 @@ def check_masking(calls: Sequence[Call], inert: Sequence[bool]) -> None:
     for position, call in enumerate(calls):
         if call.kind == "Masking":
             if not all(inert[:position]):
-                raise call.refused(
+                raise call.not_carried(
                     "stands behind another layer, but a stream can tell a masked timestep only by its raw input",
-                    f"put Masking first in the model, or {SEQUENCE_HINT}",
+                    "put Masking first in the model",
                 )
             masked = True
         elif masked and call.kind in RECURRENT:
             if call.layer.zero_output_for_mask and call.layer.return_sequences:
-                raise call.refused(
+                raise call.not_carried(
                     "gives zeros for a masked timestep (zero_output_for_mask=True), and a stream repeats its output",
-                    f"use zero_output_for_mask=False, or {SEQUENCE_HINT}",
+                    "use zero_output_for_mask=False",
                 )
             masked = call.layer.return_sequences
         elif masked and _consumes_mask(call.layer):
@@ -41,9 +41,9 @@ def check_masking(calls: Sequence[Call], inert: Sequence[bool]) -> None:
                 "use Activation('softmax'), which ignores the mask",
             )
         elif masked and not call.layer.supports_masking and any(c.kind in RECURRENT for c in calls[position:]):
-            raise call.refused(
+            raise call.not_carried(
                 "drops the mask, so that later layers would not see which timesteps are masked",
-                f"put it before the Masking layer or outside of the model, or {SEQUENCE_HINT}",
+                "put it before the Masking layer or outside of the model",
             )
 
 

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...runtime import network as net
-from ...runtime.errors import UnsupportedModelError
-from .call import SEQUENCE_HINT, Call
+from .call import Call, NotCarriedError
 from .chain import chain_of
-from .ends import check_ends, check_input, graph_of
-from .file import load
+from .ends import check_ends, check_input
+from .file import LoadedModel, load
 from .layers import INERT, read_call
 from .masking import check_masking
 from .reference import KerasReference
+from .timesteps import graph_of
 
 if TYPE_CHECKING:
     import keras
@@ -38,9 +38,14 @@ def read_keras(source: str | Path | keras.Model, name: str | None = None) -> net
 
     Raises:
         InputError: there is no such file, or it is damaged or not a Keras file.
-        UnsupportedModelError: the model cannot be streamed exactly; the message names the layer and the remedy.
+        UnsupportedModelError: no state of the model can be carried exactly; the message names the layer and the
+            remedy. Where that is a stream by window, `read_model` reads it.
     """
-    loaded = load(source)
+    return network_of(load(source), name)
+
+
+def network_of(loaded: LoadedModel, name: str | None = None) -> net.Network:
+    """A loaded Keras model as `read_keras` gives it."""
     graph = graph_of(loaded.model)
     check_ends(graph, f'model "{loaded.model.name}"')
     check_input(loaded.model)
@@ -57,9 +62,10 @@ def read_keras(source: str | Path | keras.Model, name: str | None = None) -> net
         window=None if any(getattr(c.layer, "stateful", False) for c in calls) else graph.inputs[0].shape[1],
     )
     if not network.recurrent_layers:
-        raise UnsupportedModelError(
-            f'model "{network.name}" has no recurrent layer, so there is no state to carry and nothing to stream; '
-            f"train it with an LSTM, GRU or SimpleRNN layer, or {SEQUENCE_HINT}"
+        raise NotCarriedError(
+            f'model "{network.name}"',
+            "it has no recurrent layer, so there is no state to carry",
+            "train it with an LSTM, GRU or SimpleRNN layer",
         )
     return replace(network, reference=KerasReference(loaded.model, calls, network.mask_value))
 

@@ -17,10 +17,10 @@ import numpy.typing as npt
 from ...runtime.errors import InputError, UnsupportedModelError, reason_of
 from ...runtime.network import check_width
 from ...runtime.parity import compare
-from .call import SEQUENCE_HINT, Call
-from .ends import graph_of
+from .call import Call, NotCarriedError
 from .functions import keras2_functions
 from .masking import RECURRENT
+from .timesteps import graph_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -35,10 +35,14 @@ MIN_SNR_DB = 80.0  # Of one walk of Keras against another: only the order of flo
 
 
 class KerasReference:
-    """Callable: (T, features) float32 → Keras's outputs on every prefix, (T, outputs) float32."""
+    """Callable: (T, features) float32 → Keras's outputs on every prefix, (T, outputs) float32.
+
+    Attributes:
+        model: the `keras.Model`.
+    """
 
     def __init__(self, model: Any, calls: Sequence[Call], mask_value: float | None) -> None:
-        self._model = model
+        self.model = model
         self._calls = calls
         self._mask_value = mask_value
         self._walk: _Walk | None = None
@@ -56,21 +60,22 @@ class KerasReference:
                 gives.
         """
         array = np.asarray(xs, np.float32)
-        features = graph_of(self._model).inputs[0].shape[-1]
+        features = graph_of(self.model).inputs[0].shape[-1]
         check_width(array, features, "reference")
         if array.ndim != 2 or len(array) == 0:
             raise InputError(f"reference: expected a sequence (T, {features}), got an array of shape {array.shape}")
         if self._walk is None:
             try:
                 walk = _Walk(self._calls, features, self._mask_value)
-                _check_against_model(self._model, walk, array, self._mask_value)
+                _check_against_model(self.model, walk, array, self._mask_value)
             except UnsupportedModelError:
                 raise
             except Exception as error:  # Whatever TensorFlow raises of a layer that looks at more than one timestep.
                 reason = reason_of(error)
-                raise UnsupportedModelError(
-                    f'model "{self._model.name}": its layers cannot be called one after the other ({reason}); '
-                    f"please report it with the model's summary, or {SEQUENCE_HINT}"
+                raise NotCarriedError(
+                    f'model "{self.model.name}"',
+                    f"its layers cannot be called one after the other ({reason})",
+                    "please report it with the model's summary",
                 ) from error
             self._walk = walk
         return self._walk.run(array)
@@ -90,15 +95,17 @@ class KerasReference:
             UnsupportedModelError: as the call of a single sequence does.
         """
         array = np.asarray(xs, np.float32)
-        batch, steps, _ = graph_of(self._model).inputs[0].shape
-        if batch is not None or steps not in (None, array.shape[1]) or _variables(self._model):
+        batch, steps, _ = graph_of(self.model).inputs[0].shape
+        if batch is not None or steps not in (None, array.shape[1]) or _variables(self.model):
             return np.stack([self(sequence)[-1] for sequence in array])
         call = self._whole.get(array.shape[1])
         if call is None:
-            whole = self._model if _is_float32(self._model) else _float32_model(self._model)
+            whole = self.model if _is_float32(self.model) else with_dtype(self.model, "float32")
             call = self._whole[array.shape[1]] = called(whole, array.shape[1:])
         answers = [call(array[i : i + BATCH]) for i in range(0, len(array), BATCH)]
-        return np.concatenate([y[:, -1] if y.ndim == 3 else y for y in answers])
+        # A Reshape at the end of the model gives its last vector another shape: no sequence, but its numbers in order.
+        sequences = bool(self._calls) and len(self._calls[-1].output_shape) == 3
+        return np.concatenate([y[:, -1] if sequences else y.reshape(len(y), -1) for y in answers])
 
 
 class _Walk:
@@ -219,12 +226,12 @@ def _is_float32(layer: Any) -> bool:
     return all(part.compute_dtype == part.variable_dtype == "float32" for part in layer._flatten_layers())
 
 
-def float32_config(config: Any) -> Any:
-    """A layer's or model's configuration with every dtype policy in it set to float32."""
+def float32_config(config: Any, dtype: str = "float32") -> Any:
+    """A layer's or model's configuration with every dtype policy in it set to float32, or to another one."""
     if isinstance(config, dict):
-        return {key: "float32" if key == "dtype" else float32_config(value) for key, value in config.items()}
+        return {key: dtype if key == "dtype" else float32_config(value, dtype) for key, value in config.items()}
     if isinstance(config, (list, tuple)):
-        return type(config)(float32_config(value) for value in config)
+        return type(config)(float32_config(value, dtype) for value in config)
     return config
 
 
@@ -244,7 +251,7 @@ def _check_against_model(model: Any, walk: _Walk, xs: Floats, mask_value: float 
     if mask_value is not None:
         x[[0, *range(3, len(x), 4)]] = mask_value
     try:
-        whole = model if _is_float32(model) else _float32_model(model)
+        whole = model if _is_float32(model) else with_dtype(model, "float32")
         expected = [_call(whole, np.repeat(x[None, :length], batch or 1, axis=0)) for length in lengths]
     except Exception as error:
         reason = reason_of(error)
@@ -260,16 +267,18 @@ def _check_against_model(model: Any, walk: _Walk, xs: Floats, mask_value: float 
         )
     parity = compare(np.concatenate(found), want)
     if parity.snr_db < MIN_SNR_DB:
-        raise UnsupportedModelError(
-            f'model "{model.name}": its layers one after the other do not give what the whole model gives '
-            f"(signal-to-noise ratio {parity.snr_db:.0f} dB), so something in it is not understood; "
-            f"please report it with the model's summary, or {SEQUENCE_HINT}"
+        raise NotCarriedError(
+            f'model "{model.name}"',
+            "its layers one after the other do not give what the whole model gives (signal-to-noise ratio "
+            f"{parity.snr_db:.0f} dB), so something in it is not understood",
+            "please report it with the model's summary",
         )
 
 
-def _float32_model(model: Any) -> Any:
+def with_dtype(model: Any, dtype: str) -> Any:
+    """A model of the same layers and weights that computes in another dtype."""
     with keras2_functions():
-        clone = type(model).from_config(float32_config(model.get_config()))
+        clone = type(model).from_config(float32_config(model.get_config(), dtype))
     copy_weights(model, clone)
     return clone
 

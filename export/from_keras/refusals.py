@@ -1,19 +1,18 @@
-"""Why a layer of Keras cannot be streamed, and what to do instead."""
+"""Why no state can be carried through a layer of Keras, and what to do instead."""
 
 from __future__ import annotations
 
-from ...runtime.errors import UnsupportedModelError
-from .call import SEQUENCE_HINT, Call
+from .call import Call, NotCarriedError
 
 _BACKWARD = "half of it begins at the end of the sequence, so that no answer is known before the last timestep"
-_WINDOW = "it looks at several timesteps at once, which a stream of single timesteps does not keep"
-_ATTENTION = "it looks at the whole sequence at once, which a stream of single timesteps does not keep"
+_WINDOW = "it looks at several timesteps at once, which a carried state does not keep"
+_ATTENTION = "it looks at the whole sequence at once, which a carried state does not keep"
 _POOL = "it makes one value of all timesteps of a sequence, and a stream has no end"
-_FEWER = "it gives one value for several timesteps, and a stream gives one output per input"
-_MORE = "it gives several timesteps for one, and a stream gives one output per input"
-_LENGTH = "it changes how many timesteps there are, and a stream gives one output per input"
-_SHAPE = "it changes the shape of the sequence, and a stream gives one output per input"
-_INTEGERS = "it takes whole numbers or text, and a stream takes float features"
+_FEWER = "it gives one value for several timesteps, and a step gives one output per input"
+_MORE = "it gives several timesteps for one, and a step gives one output per input"
+_LENGTH = "it changes how many timesteps there are, and a step gives one output per input"
+_SHAPE = "it changes the shape of the sequence, and a step gives one output per input"
+_INTEGERS = "it takes whole numbers or text, and a step takes float features"
 _SPACE = "it works on images or volumes, and a timestep is a vector of features"
 _OTHER = "it is not implemented for a single timestep"
 
@@ -55,7 +54,7 @@ REASONS: dict[str, tuple[str, str]] = {
     ),
     "Flatten": ("it joins all timesteps of the sequence into one vector", _USE_LAST),
     "RepeatVector": (
-        "it makes a sequence of the last output, which an encoder-decoder needs and a stream does not have",
+        "it makes a sequence of the last output, as an encoder-decoder does, anew for every answer",
         _USE_RECURRENT,
     ),
     "Reshape": (_SHAPE, _WITHOUT),
@@ -72,7 +71,7 @@ REASONS: dict[str, tuple[str, str]] = {
         ),
         (_INTEGERS, _BEFORE),
     ),
-    "Discretization": ("it gives whole numbers, and a stream computes with floats", _BEFORE),
+    "Discretization": ("it gives whole numbers, and a step computes with floats", _BEFORE),
     "Lambda": (
         "it runs Python code, which cannot be read",
         "replace it by a layer of Keras such as Rescaling or Activation",
@@ -82,18 +81,16 @@ REASONS: dict[str, tuple[str, str]] = {
         (_OTHER, "train it with LayerNormalization, BatchNormalization or Dense in its place"),
     ),
 }
-# What tf2onnx has no operator for.
-_TFLITE_HINT = SEQUENCE_HINT.replace(")", " --format tflite)")
 _CONVOLUTIONS = ("Conv1D", "Convolution1D", "SeparableConv1D", "DepthwiseConv1D")
 
 
-def refusal(call: Call, sequence: bool = True) -> UnsupportedModelError:
-    """The error for a layer that no reader takes.
+def refusal(call: Call) -> NotCarriedError:
+    """The error for a layer that no reader takes."""
+    return call.not_carried(*reason_and_remedy(call))
 
-    Args:
-        call: the layer's.
-        sequence: whether a sequence graph can be made of such a model.
-    """
+
+def reason_and_remedy(call: Call) -> tuple[str, str]:
+    """Why no state can be carried through a layer that no reader takes, and what to do instead."""
     import keras
 
     ours = type(call.layer) is getattr(keras.layers, call.kind, None)
@@ -105,14 +102,10 @@ def refusal(call: Call, sequence: bool = True) -> UnsupportedModelError:
         reason, remedy = f"is a custom layer{of}, whose code cannot be read", "replace it by layers of Keras"
     else:
         reason, remedy = REASONS.get(call.kind, (_OTHER, _USE_RECURRENT))
-    layer, hint = call.layer, SEQUENCE_HINT
+    layer = call.layer
     if ours and call.kind in _CONVOLUTIONS:
         if layer.kernel_size == (1,):  # Looks at one timestep alone, and skips some, or takes the features in groups.
             reason, remedy = (_FEWER, _WITHOUT) if layer.strides != (1,) else (_OTHER, _USE_DENSE)
-        if getattr(layer, "groups", 1) != 1:
-            hint = _TFLITE_HINT
     elif ours and call.kind in ("AveragePooling1D", "MaxPooling1D") and layer.strides == (1,):
         reason = _WINDOW
-    elif call.kind == "Discretization":
-        hint = _TFLITE_HINT
-    return call.refused(reason, f"{remedy}, or {hint}" if sequence else remedy)
+    return reason, remedy

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from ...runtime import elm
 from ...runtime.backends import open_artifact
-from ...runtime.errors import BackendUnavailableError, BundleError, InputError, ParityError
+from ...runtime.errors import BackendUnavailableError, BundleError, InputError, ParityError, UnsupportedModelError
 from ...runtime.folder import write_folder
 from ...runtime.golden import Golden
 from ...runtime.memory import c_tile, stream_bytes
@@ -26,6 +26,7 @@ from ...runtime.stream import Stream
 from ...runtime.streaming import Window
 from ..calibration import as_sequences, record
 from ..conditioning import ALLOWANCE
+from ..from_keras.call import NotCarriedError
 from ..to_native import native_step_file
 from ..windows import proof_for, streaming_of
 from .compiler import Size, measure, replay
@@ -92,6 +93,24 @@ def is_c_folder(path: Path) -> bool:
     return (path / _MARKER[0]).is_file()
 
 
+def read_for_c(source: KerasModel | str | Path, name: str | None = None) -> Network:
+    """What `read_keras` gives; of a model that has no state to carry it says what else can be done.
+
+    Raises:
+        InputError: there is no such file, or it is damaged or not a Keras file.
+        UnsupportedModelError: no state of the model can be carried.
+    """
+    from ..from_keras import read_keras
+
+    try:
+        return read_keras(source, name)
+    except NotCarriedError as error:
+        raise UnsupportedModelError(
+            f"{error.because}; C steps models whose state can be carried: export this one as tflite or onnx (--format "
+            "tflite,onnx), which stream it by window"
+        ) from error
+
+
 def export_c(
     source: Network | KerasModel | str | Path,
     path: str | Path,
@@ -126,7 +145,7 @@ def export_c(
         What was written.
 
     Raises:
-        UnsupportedModelError: the model cannot be streamed.
+        UnsupportedModelError: no state of the model can be carried.
         InputError: the arguments do not fit the model.
         ParityError: the engine's answers, here or in the compiled self-test, differ too much; nothing is written.
         BundleError: `path` cannot be written, or something else is there.
@@ -136,9 +155,7 @@ def export_c(
     if precision not in elm.PRECISIONS:
         raise InputError(f"c has no precision {precision!r}; there are {', '.join(elm.PRECISIONS)}")
     if not isinstance(source, Network):
-        from ..from_keras import read_keras
-
-        source = read_keras(source)
+        source = read_for_c(source)
     data = None if calibration is None else as_sequences(calibration, source.features)
     xs, ys = _names("x", features, source.features), _names("y", outputs, source.outputs)
     proof, streaming = proof_for(source, data, streaming_of(source, carry, window, hop))

@@ -107,10 +107,10 @@ class FloatStep(Ops[Value]):
 
     def masked(self, layer: Masking, x: Value) -> tuple[Value, Value]:
         self.ops.scope = layer.name
-        return self.ops.any(self.ops.compare("NOT_EQUAL", x, layer.mask_value)), x
+        return self.ops.all(self.ops.compare("EQUAL", x, layer.mask_value)), x
 
     def hold(self, gate: Value, old: Value, new: Value) -> Value:
-        return self.ops.where(gate, new, old)
+        return self.ops.where(gate, old, new)
 
 
 _UNARY: dict[str, tuple[str, str | None, dict[str, Any]]] = {

@@ -29,6 +29,9 @@ from .writer import GraphWriter, Value
 # How many times larger than in calibration inputs and sums may become before they are clipped; and a layer's own
 # state, which is made of these.
 MARGIN, STATE_MARGIN = 8.0, 4.0
+# Where calibration saw rare peaks, there is room enough in less: so many times the root of the mean square, which is
+# `MARGIN` times the peaks of normal noise, but still so many times the peaks.
+TYPICAL, LEAST_MARGIN = 32.0, 2.0
 # And at least so much of what they can ever be, where that is known, whatever calibration saw of it.
 LEAST_OF_BOUND = 1 / 32
 # How many times coarser than the others' an input's steps may be, by the parts that the weights have.
@@ -126,7 +129,7 @@ def _largest_sum(
 ) -> float:
     """What the sums of some columns of integer rows may reach before they are clipped, in steps of 1 / 127.
 
-    That is `MARGIN` times what calibration saw, but not more than they ever can, and no more than changes the
+    That is up to `MARGIN` times what calibration saw, but not more than they ever can, and no more than changes the
     function that they go into.
     """
     weights = rows[:, columns].astype(np.float64) * STEP
@@ -138,13 +141,20 @@ def _largest_sum(
     peaks = np.divide(seen.sums**2, whole, out=np.ones_like(whole), where=whole > 0)
     peaks = np.tile(peaks, len(rows) // len(real))
     bound = np.abs(weights).sum(1)
-    largest = np.sqrt(_mean_square(weights, moments[columns, columns]) * peaks) * MARGIN
+    typical = np.sqrt(_mean_square(weights, moments[columns, columns]))
+    largest = _room(typical * np.sqrt(peaks), typical, MARGIN)
     largest = np.maximum(largest, bound * LEAST_OF_BOUND)
     flat = product.functions and all(function.name in ("sigmoid", "tanh") for function in product.functions)
     if flat and weights.shape[1] == rows.shape[1]:
         most = FLAT + np.abs(bias)
         largest[: len(real)] = np.minimum(largest[: len(real)], most / factors[: len(real), 0])
     return float(np.minimum(largest, bound).max()) or 1.0
+
+
+def _room(peak: Floats, typical: Floats, margin: Floats | float) -> Floats:
+    """What may come of values with these peaks, the root of whose mean square is `typical`, or 0 if it is unknown."""
+    known = np.clip(TYPICAL * typical, LEAST_MARGIN * peak, margin * peak)
+    return np.where(typical > 0, known, margin * peak)
 
 
 def _mean_square(weights: Floats, moments: Floats) -> Floats:
@@ -157,11 +167,12 @@ def _reach(product: Product, seen: Recorded, coarsest: float) -> Floats:
     largest, bound = seen.largest, seen.bound
     known = np.where(np.isfinite(bound), bound * LEAST_OF_BOUND, 0.0)
     margin = [STATE_MARGIN if of_state else MARGIN for of_state in product.of_state]
-    room = np.repeat(margin, [len(part) for part in product.parts])
-    reach = np.minimum(np.maximum(np.where(largest > 0, largest, 1.0) * room, known), bound)
+    most = np.repeat(margin, [len(part) for part in product.parts])
+    room = _room(largest, np.sqrt(np.diag(seen.moments_of(product))), most)
+    reach = np.minimum(np.maximum(np.where(largest > 0, room, most), known), bound)
     weight = np.abs(product.weights).max(1) * reach
-    most = float(weight.max())
-    ratio = np.divide(most, weight, out=np.full_like(weight, coarsest), where=weight > most / coarsest)
+    heaviest = float(weight.max())
+    ratio = np.divide(heaviest, weight, out=np.full_like(weight, coarsest), where=weight > heaviest / coarsest)
     return reach * 2.0 ** np.floor(np.log2(np.maximum(ratio, 1.0)))
 
 

@@ -89,18 +89,18 @@ class Operators:
         return self._binary("MINIMUM", a, b, "MaximumMinimumOptions")
 
     def compare(self, operator: str, a: Value, b: Value | float) -> Value:
-        """GREATER, GREATER_EQUAL or NOT_EQUAL, giving bool."""
-        options = {"GREATER": "GreaterOptions", "GREATER_EQUAL": "GreaterEqualOptions"}
+        """GREATER, GREATER_EQUAL or EQUAL, giving bool."""
+        options = {"GREATER": "GreaterOptions", "GREATER_EQUAL": "GreaterEqualOptions", "EQUAL": "EqualOptions"}
         other = self._operand(b, a.dtype)
         out = self.graph.tensor(self._name(operator.lower()), a.shape, np.bool_)
-        self.graph.op(operator, [a, other], [out], 1, options.get(operator, "NotEqualOptions"))
+        self.graph.op(operator, [a, other], [out], 1, options[operator])
         return out
 
-    def any(self, a: Value) -> Value:
-        """Whether any of the last axis is true: (1, 1)."""
-        out = self.graph.tensor(self._name("any"), (1, 1), np.bool_)
+    def all(self, a: Value) -> Value:
+        """Whether all of the last axis are true: (1, 1). Unlike `any`, TensorFlow Lite Micro has it."""
+        out = self.graph.tensor(self._name("all"), (1, 1), np.bool_)
         axis = self.constant(np.array([1]), np.int32)
-        self.graph.op("REDUCE_ANY", [a, axis], [out], 1, "ReducerOptions", keepDims=True)
+        self.graph.op("REDUCE_ALL", [a, axis], [out], 1, "ReducerOptions", keepDims=True)
         return out
 
     def where(self, condition: Value, a: Value, b: Value | float) -> Value:

@@ -101,7 +101,7 @@ class ModelWriter:
         import flatbuffers
 
         for buffer in self._model.buffers:
-            buffer.Pack = _aligned_pack(self.schema, buffer)
+            buffer.Pack = aligned_pack(self.schema, buffer)
         builder = flatbuffers.Builder(1024)
         builder.Finish(self._model.Pack(builder), file_identifier=b"TFL3")
         return bytes(builder.Output())
@@ -194,7 +194,7 @@ class GraphWriter:
         return Value(len(self._subgraph.tensors) - 1, tuple(shape), dtype, scale)
 
 
-def _aligned_pack(schema: Any, buffer: Any) -> Any:
+def aligned_pack(schema: Any, buffer: Any) -> Any:
     """A `Pack` for a buffer that keeps the schema's `force_align: 16`, which the generated Python code drops.
 
     Kernels for ARM read weights in vectors; an unaligned constant is slow or, on some, a fault.

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError
+from ..streaming import Streaming
 
 Float32Array = npt.NDArray[np.float32]
 
@@ -86,12 +87,21 @@ class StreamGroup(Protocol):
 
 
 class Opened(Protocol):
-    """An opened artifact: immutable, shared by streams and threads."""
+    """An opened artifact: immutable, shared by streams and threads.
+
+    Attributes:
+        features: width of a timestep.
+        outputs: width of an answer's row.
+        state_names: names of the states, in order.
+        metadata: the texts that the file carries.
+        fixed: of a graph that takes a whole window, how it streams, which is its only way; None for step graphs.
+    """
 
     features: int
     outputs: int
     state_names: tuple[str, ...]
     metadata: dict[str, str]
+    fixed: Streaming | None
 
     def session(self) -> Session:
         """A new session in zero state."""
@@ -103,13 +113,19 @@ class Opened(Protocol):
         ...
 
 
-# Backend → (format of the artifacts it runs, class in the module of the same name), in the order of `auto`.
+# Backend → (format of the artifacts it runs, what opens them in the module of the same name), in the order of `auto`.
 BACKENDS = {
     "native": ("native", "NativeArtifact"),
-    "tflite": ("tflite", "TFLiteArtifact"),
-    "onnx": ("onnx", "OnnxArtifact"),
+    "tflite": ("tflite", "open_tflite"),
+    "onnx": ("onnx", "open_onnx"),
     "numpy": ("native", "NumpyArtifact"),
 }
+
+
+def answer_shape(opened: Opened) -> tuple[int, ...]:
+    """The shape of an answer: (outputs,), or (rows, outputs) where it is a sequence."""
+    rows = None if opened.fixed is None or opened.fixed.whole is None else opened.fixed.whole.rows
+    return (opened.outputs,) if rows is None else (rows, opened.outputs)
 
 
 def open_artifact(backend: str, content: bytes, source: str) -> Opened:
@@ -117,7 +133,7 @@ def open_artifact(backend: str, content: bytes, source: str) -> Opened:
 
     Raises:
         BackendUnavailableError: the backend's library is not installed.
-        BundleError: the content is damaged, or no step graph that EdgeLSTM wrote.
+        BundleError: the content is damaged, or no step or window graph that EdgeLSTM wrote.
         InputError: there is no such backend.
     """
     if backend not in BACKENDS:

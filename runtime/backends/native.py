@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from ..elm import state_widths
 from ..errors import BackendUnavailableError, BundleError
-from ..streaming import Window
+from ..streaming import Streaming, Window
 from . import Float32Array
 
 # A snapshot of the engine: a magic number, the model's checksum, the states, and a CRC-32.
@@ -26,6 +26,8 @@ class NativeArtifact:
 
     The environment variable `EDGELSTM_KERNEL` (avx512, avx2, neondot, neon, portable) forces a kernel, for tests.
     """
+
+    fixed: Streaming | None = None
 
     def __init__(self, content: bytes, source: str) -> None:
         self._native = _module()

@@ -11,11 +11,14 @@ import numpy.typing as npt
 
 from ..elm import METADATA_NAME, read_elm
 from ..network import Network
+from ..streaming import Streaming
 from . import Float32Array
 
 
 class NumpyArtifact:
     """An opened `.elm` file, its weights as the float32 numbers that they stand for."""
+
+    fixed: Streaming | None = None
 
     def __init__(self, content: bytes, source: str) -> None:
         self._network, description = read_elm(content, source)

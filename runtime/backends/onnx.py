@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -11,30 +12,97 @@ import numpy.typing as npt
 
 from ..errors import BackendUnavailableError, BundleError, reason_of
 from ..onnx_metadata import CHECKSUM_KEY, CHUNKS_KEY, check_seal
-from . import Float32Array
+from ..streaming import Streaming
+from ..tflite_metadata import METADATA_NAME
+from . import Float32Array, Opened
+from .window import Described, WindowSession, described_window
 
 # Timesteps per call of `run`: beyond it, calls cost nothing any more, but their buffers grow.
 _CHUNK = 512
 
 
+def open_onnx(content: bytes, source: str) -> Opened:
+    """Open a step graph or a window graph.
+
+    Raises:
+        BackendUnavailableError: onnxruntime is not installed.
+        BundleError: it is damaged, or neither.
+    """
+    runtime = _library()
+    check_seal(content, source)
+    session = _session(runtime, content, source)
+    with _loading(runtime, source):
+        texts: dict[str, str] = dict(session.get_modelmeta().custom_metadata_map)
+    described = described_window(texts.get(METADATA_NAME, ""), source)
+    if described is None:
+        return OnnxArtifact(content, source, session)
+    return OnnxWindowArtifact(runtime, session, source, described)
+
+
+def _session(runtime: Any, content: bytes, source: str) -> Any:
+    with _loading(runtime, source):
+        # It would try again, and say so on standard output.
+        how = {"providers": ["CPUExecutionProvider"], "enable_fallback": 0}
+        return runtime.InferenceSession(content, _options(runtime), **how)
+
+
+@contextmanager
+def _loading(runtime: Any, source: str) -> Generator[None]:
+    try:
+        yield
+    except Exception as error:  # onnxruntime's exceptions have no common root but this.
+        reason = reason_of(error)
+        raise BundleError(f"{source}: this onnxruntime ({runtime.__version__}) cannot load it: {reason}") from error
+
+
+class OnnxWindowArtifact:
+    """An opened window graph: input `x` (batch, T, features), output `y` (batch, [rows,] outputs)."""
+
+    state_names: tuple[str, ...] = ()
+    state_bytes = 0
+
+    def __init__(self, runtime: Any, session: Any, source: str, described: Described) -> None:
+        self._source = source
+        self.metadata = {METADATA_NAME: described.text}
+        self.fixed: Streaming | None = described.streaming
+        self.features, self.outputs = described.features, described.outputs
+        self._batch = described.batch
+        with _loading(runtime, source):
+            inputs, outputs = session.get_inputs(), session.get_outputs()
+        kinds = [(value.name, value.type) for value in (*inputs, *outputs)]
+        if (
+            kinds != [("x", "tensor(float)"), ("y", "tensor(float)")]
+            or tuple(inputs[0].shape[1:]) != described.batch[1:]
+        ):
+            raise BundleError(f"{source}: does not take what its description says; export it again")
+        self._session = session
+
+    def session(self) -> WindowSession:
+        """A new session; all share one `InferenceSession`, which allows that."""
+        run = self._session.run
+        zeros = {"x": np.zeros(self._batch, np.float32)}
+
+        def call(batch: Float32Array) -> Float32Array:
+            return run(["y"], {"x": batch})[0]
+
+        return WindowSession(self, call, lambda: run(["y"], zeros), self._source)
+
+
 class OnnxArtifact:
     """An opened step graph. All streams and threads share one `InferenceSession`, which allows that."""
 
-    def __init__(self, content: bytes, source: str) -> None:
+    fixed: Streaming | None = None
+
+    def __init__(self, content: bytes, source: str, session: Any = None) -> None:
         runtime = _library()
         check_seal(content, source)
         self._runtime = runtime
         self._source = source
-        try:
-            # It would try again, and say so on standard output.
-            how = {"providers": ["CPUExecutionProvider"], "enable_fallback": 0}
-            self._session = runtime.InferenceSession(content, _options(runtime), **how)
+        self._session = _session(runtime, content, source) if session is None else session
+        with _loading(runtime, source):
             inputs = _widths(self._session.get_inputs())
             outputs = _widths(self._session.get_outputs())
             everything: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
-        except Exception as error:  # onnxruntime's exceptions have no common root but this.
-            reason = reason_of(error)
-            raise BundleError(f"{source}: this onnxruntime ({runtime.__version__}) cannot load it: {reason}") from error
         self.state_names = tuple(name for name in inputs if name != "x")
         expected = {"y": outputs.get("y"), **{f"{name}_next": inputs[name] for name in self.state_names}}
         if "x" not in inputs or outputs != expected or None in (*inputs.values(), *outputs.values()):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import importlib
 import math
+import threading
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -13,8 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import BackendUnavailableError, BundleError, reason_of
+from ..streaming import Streaming
 from ..tflite_metadata import METADATA_NAME, read_metadata
-from . import Float32Array
+from . import Float32Array, Opened
+from .window import Described, WindowSession, described_window
 
 _LIBRARIES = ("ai_edge_litert.interpreter", "tflite_runtime.interpreter", "tensorflow.lite")
 
@@ -41,12 +44,69 @@ def interpreter_class() -> Any:
     )
 
 
+def open_tflite(content: bytes, source: str) -> Opened:
+    """Open a step graph or a window graph.
+
+    Raises:
+        BackendUnavailableError: no library that runs it is installed.
+        BundleError: it is damaged, or neither.
+    """
+    described = described_window(read_metadata(content, source), source)
+    return TFLiteArtifact(content, source) if described is None else TFLiteWindowArtifact(content, source, described)
+
+
+class TFLiteWindowArtifact:
+    """An opened window graph: signature `window`, input `x` (1, T, features), output `y` (1, [rows,] outputs)."""
+
+    state_names: tuple[str, ...] = ()
+    state_bytes = 0
+
+    def __init__(self, content: bytes, source: str, described: Described) -> None:
+        self._content = content
+        self._source = source
+        self._class = interpreter_class()
+        self.metadata = {METADATA_NAME: described.text}
+        self.fixed: Streaming | None = described.streaming
+        self.features, self.outputs = described.features, described.outputs
+        # A stream's state is not in it, so one interpreter serves all streams of a thread.
+        self._of_thread = threading.local()
+        with _refusing(source):
+            interpreter = self._interpreter()
+            if "window" not in interpreter.get_signature_list():
+                raise BundleError(f"{source}: has no signature `window`, though it says so; export it again")
+            (x,), (y,) = interpreter.get_input_details(), interpreter.get_output_details()
+            if tuple(x["shape"]) != described.batch or {x["dtype"], y["dtype"]} != {np.float32}:
+                raise BundleError(f"{source}: does not take what its description says; export it again")
+            self._x, self._y = int(x["index"]), int(y["index"])
+
+    def session(self) -> WindowSession:
+        """A new session."""
+
+        def call(batch: Float32Array) -> Float32Array:
+            interpreter = self._interpreter()
+            interpreter.set_tensor(self._x, batch)
+            interpreter.invoke()
+            return interpreter.get_tensor(self._y)
+
+        return WindowSession(self, call, self._interpreter().invoke, self._source)
+
+    def _interpreter(self) -> Any:
+        found = getattr(self._of_thread, "interpreter", None)
+        if found is None:
+            found = self._class(model_content=self._content, num_threads=1)
+            found.allocate_tensors()
+            self._of_thread.interpreter = found
+        return found
+
+
 class TFLiteArtifact:
     """An opened step graph.
 
     Each session has an interpreter of its own over the same file content: an interpreter holds the state tensors
     of one stream, so none is ever swapped in and out.
     """
+
+    fixed: Streaming | None = None
 
     def __init__(self, content: bytes, source: str) -> None:
         self._content = content

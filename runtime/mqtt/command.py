@@ -13,6 +13,7 @@ from ..heartbeat import Heartbeat
 from ..interrupt import Interrupt, interrupts
 from ..model import Model, load
 from ..notes import note
+from ..run_answers import ALL, check_rows
 from ..run_command import carried_note, streaming_settings
 from .broker import broker
 from .connection import Connection
@@ -40,8 +41,9 @@ def serve(args: argparse.Namespace) -> int:
     if args.status is not None:
         TopicTemplate(args.status, "--status", subscription)
     model = load(args.model, args.backend, args.precision, args.allowed_signers)
+    check_rows(model, args.rows == ALL, as_message=True)
     sequence = "seq" if args.sequence is None else args.sequence or None
-    reader = PayloadReader(model.features, model.outputs, args.payload or "auto", sequence)
+    reader = PayloadReader(model.features, model.outputs, args.payload or "auto", sequence, args.rows == ALL)
     with ExitStack() as stack:
         stop = stack.enter_context(interrupts())
         settings = streaming_settings(args)

@@ -2,9 +2,11 @@
 
 JSON is an object with the features by name, or an array of them in order; an object may carry a sequence number, and
 the answer, an object of the outputs by name, repeats it. Float32 is 4 · features bytes, little-endian, in order; the
-answer is the outputs in the same way. `auto` takes text (UTF-8 without control characters) as JSON and all else as
-float32, so that neither a cut JSON text nor a CSV line is ever taken for numbers. Some few float32 values are text as
-well, such as 12.1412 (the letters DCBA); `auto` refuses them as JSON that does not parse, `float32` takes them.
+answer is the outputs in the same way. Of an answer that is a sequence the last row is sent; or all of it, each output
+with the list of its values, or as float32 row by row. `auto` takes text (UTF-8 without control characters) as JSON and
+all else as float32, so that neither a cut JSON text nor a CSV line is ever taken for numbers. Some few float32 values
+are text as well, such as 12.1412 (the letters DCBA); `auto` refuses them as JSON that does not parse, `float32` takes
+them.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import numpy as np
 from ..backends import Float32Array
 from ..errors import InputError
 from ..notes import quoted
-from ..rows import json_object, json_values, parse_json
+from ..rows import json_columns, json_object, json_values, parse_json
 
 _CONTROL = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
@@ -42,7 +44,14 @@ class Reading:
 class PayloadReader:
     """Reads the messages of a model."""
 
-    def __init__(self, features: Sequence[str], outputs: Sequence[str], kind: str, sequence: str | None) -> None:
+    def __init__(
+        self,
+        features: Sequence[str],
+        outputs: Sequence[str],
+        kind: str,
+        sequence: str | None,
+        all_rows: bool = False,
+    ) -> None:
         """Read for these features.
 
         Args:
@@ -50,6 +59,7 @@ class PayloadReader:
             outputs: the model's, in order.
             kind: `auto`, `json` or `float32`.
             sequence: the field of a JSON object that is its sequence number; None if there is none.
+            all_rows: whether to send all rows of an answer that is a sequence, instead of its last one.
 
         Raises:
             InputError: a feature or an output has the name of that field.
@@ -60,7 +70,7 @@ class PayloadReader:
                 "none with --sequence ''"
             )
         self._features, self._outputs = tuple(features), tuple(outputs)
-        self._kind, self._sequence = kind, sequence
+        self._kind, self._sequence, self._all_rows = kind, sequence, all_rows
         self._size = 4 * len(self._features)
 
     def read(self, payload: bytes) -> Reading:
@@ -94,11 +104,13 @@ class PayloadReader:
         return Reading(json_values(value, self._features), sequence, True)
 
     def answer(self, reading: Reading, y: Float32Array) -> bytes:
-        """The answer to a reading, in the form in which that came."""
+        """The answer to a reading, (outputs,) or (rows, outputs), in the form in which that came."""
+        if y.ndim == 2 and not self._all_rows:
+            y = y[-1]
         if not reading.is_json:
             return y.astype("<f4").tobytes()
         first = {} if reading.sequence is None else {cast(str, self._sequence): reading.sequence}
-        return json_object(self._outputs, y, first).encode()
+        return (json_object if y.ndim == 1 else json_columns)(self._outputs, y, first).encode()
 
 
 def _text(payload: bytes) -> str | None:

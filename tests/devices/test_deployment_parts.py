@@ -17,6 +17,7 @@ from edgelstm.devices.deploy import Deployment, choose_wheels, devices_in
 from edgelstm.runtime import InputError
 
 from tests.engine.toolchain import require
+from tests.runtime.test_window_graphs import bundle_of
 
 deploys = importlib.import_module("edgelstm.devices.deploy")  # Whose name the function has, too.
 OURS = [f"edgelstm-0.1.0-cp311-abi3-{platform}.whl" for platform in ("manylinux_2_27_aarch64", "linux_armv6l")]
@@ -212,3 +213,12 @@ def test_the_start_script_quotes_what_it_is_given(tmp_path):
     assert done.stdout.strip().endswith(
         "--report /run/x/report.json --publish it's a 'topic'; rm -rf /kept $HOME /kept/x y"
     )
+
+
+def test_a_bundle_that_the_engine_does_not_run_needs_its_interpreter(tmp_path):
+    for name in OURS:
+        (tmp_path / name).touch()
+    deployment = Deployment(bundle_of(tmp_path / "whole.edge"), tmp_path, (), "whole", "auto")
+    with pytest.raises(BoardError, match=r"no wheel of onnxruntime in .* pip download onnxruntime"):
+        choose_wheels(deployment, facts(numpy="1.24.2"), "pi")
+    assert choose_wheels(deployment, facts(numpy="1.24.2", onnxruntime="1.18.0"), "pi") == [tmp_path / OURS[0]]

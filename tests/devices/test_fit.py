@@ -54,6 +54,14 @@ def test_what_can_run_where(path):
     assert on["browser"] >= {"onnx float32", "tflite float32", "c float32"}
 
 
+def test_sequence_graphs_in_dynamic_are_refused_like_step_graphs(tmp_path):
+    """tflite-runtime 2.14 does not know the product of either; see tests/runtime/test_tflite_runtime_2_14.py."""
+    bundle = export(network("LSTM 8 32 32 4"), tmp_path / "x.edge", ["tflite"], ["float32", "dynamic"], ["sequence"])
+    problems = {each.artifact: each.problem for each in fit(bundle, find_profile("raspberry-pi-4b-32"))}
+    assert "--tflite-runtime-2.14" in problems["tflite dynamic (sequence)"]
+    assert not problems["tflite float32 (sequence)"]
+
+
 def test_bytes_are_those_of_the_files(path):
     manifest = Bundle.open(path).manifest
     sizes = {a.label: a.size for a in manifest.artifacts}

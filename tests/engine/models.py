@@ -9,6 +9,7 @@ import numpy as np
 from edgelstm.export import read_keras
 from edgelstm.export.to_native import native_step_file
 from edgelstm.runtime.network import Network
+from edgelstm.runtime.parity import TOLERANCES
 
 from tests.zoo import DISCONTINUOUS, ZOO, with_large_weights, zoo_inputs, zoo_model
 
@@ -28,7 +29,7 @@ SHAPES = [
     ("SimpleRNN", [40, 17], 13, 33),
 ]
 # Signal-to-noise ratios that every model must reach.
-LEAST = {"float32": 100.0, "float16": 50.0, "int8": 33.0}
+LEAST = {precision: TOLERANCES[precision] for precision in ("float32", "float16", "int8")}
 SHAPE_NAMES = [f"{kind} {features} {' '.join(map(str, units))} {outputs}" for kind, units, features, outputs in SHAPES]
 NAMES = [*ZOO, *SHAPE_NAMES]
 

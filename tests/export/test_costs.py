@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 import pytest
-from edgelstm.export import export
+from edgelstm.export import export, read_keras
 from edgelstm.runtime import Bundle, ParityError
 
 from .interpreters import snr_db
@@ -36,6 +36,7 @@ def said(message: str) -> dict[str, float]:
     return {name: float(db) for name, db in re.findall(r"of layer '(\w+)' (-?[\d.]+) dB", message)}
 
 
+@pytest.mark.slow
 def test_each_matrix_costs_what_keras_loses_with_it_rounded(tmp_path):
     """Kernels of an LSTM, one below the other, in steps of each column's 127th part, put back into Keras."""
     model = two_layers("LSTM")
@@ -52,11 +53,13 @@ def test_each_matrix_costs_what_keras_loses_with_it_rounded(tmp_path):
         step = np.abs(whole).max(0) / 127
         rounded = np.rint(whole / step) * step
         layer.set_weights([rounded[: len(kernel)], rounded[len(kernel) :], bias])
-        answers = np.concatenate([np.asarray(model(xs[None]))[0] for xs in golden.sequences()])
+        reference = read_keras(model).reference  # Keras itself.
+        answers = np.concatenate([reference(xs) for xs in golden.sequences()])
         layer.set_weights(exact)
         assert snr_db(answers, golden.outputs) == pytest.approx(cost, abs=1.5)  # On a part of what it was measured on.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("format_", "precision", "help_"),
     [("tflite", "int8", "int16x8"), ("native", "int8", None), ("onnx", "dynamic", "float16")],

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +12,7 @@ import pytest
 from edgelstm.export.calibration import record
 from edgelstm.export.products import answers, products
 from edgelstm.export.rounding import by_moments, nearest, round_network, row_scales
+from edgelstm.export.to_native import native_step_file
 from edgelstm.export.to_tflite import tflite_step_graph
 from edgelstm.export.to_tflite.ops import Operators
 from edgelstm.export.to_tflite.writer import ModelWriter
@@ -152,21 +156,87 @@ def test_sums_beyond_int32_are_split(inputs, pieces, precision):
     assert snr_db(litert_steps(content, xs)[4:], want[4:]) > 60
 
 
-def test_litert_s_own_sum_overflows_there():
-    """What the split is for: one product over 520 inputs answers a wrong sign."""
+def fully_negative(last: int) -> Network:
+    """517 inputs: -127 from all but the last, `last` from that; and a row for which the last counts as much."""
+    kernel = np.zeros((517, 2), np.float32)
+    kernel[:, 0], kernel[-1] = -127, (last, 127)
+    return Network("n", (Dense("d", kernel, np.zeros(2, np.float32)),), 517, True)
+
+
+@pytest.mark.parametrize("precision", ["int8", "int16x8"])
+@pytest.mark.parametrize(("last", "pieces"), [(-3, 1), (3, 1), (-4, 2), (4, 2)])
+def test_it_is_the_sum_of_a_row_that_is_split(last, pieces, precision):
+    """516 · 127 + 3 is the most whose product with -32,768 fits; one more would not."""
+    network = fully_negative(last)
+    content = tflite_step_graph(network, precision, {}, record(network, np.ones((4, 20, 517), np.float32)))
+    assert operators(content).count("FULLY_CONNECTED") == pieces
+    # Beyond eight times what calibration saw, so that every int16 is at its end, in the sign of most of the sum.
+    xs = np.full((4, 517), -9, np.float32)
+    xs[:, -1] *= np.float32(-np.sign(last))
+    xs[2:] *= -1
+    want = network.run(np.clip(xs, -8, 8).astype(np.float64))
+    np.testing.assert_allclose(litert_steps(content, xs), want, rtol=1e-3, atol=20)
+
+
+def weights_of_sum(total: int) -> np.ndarray:
+    """int8 (2, 517), the absolute values of either row adding up to this."""
+    row = np.full(517, -127)
+    row[-1] += 517 * 127 - total
+    return np.array([row, row])
+
+
+@pytest.mark.parametrize(("total", "right"), [(516 * 127, True), (65_535, True), (65_536, False), (517 * 127, False)])
+def test_litert_s_own_sum_overflows_there(total, right):
+    """What the split is for: one product whose sum is 2³¹ answers a wrong sign."""
     from ai_edge_litert.interpreter import Interpreter
 
-    for inputs, right in ((516, True), (520, False)):
-        model = ModelWriter()
-        graph = model.graph("step")
-        ops = Operators(graph)
-        x = graph.tensor("x", (1, inputs))
-        weights = ops.constant(np.full((2, inputs), 127), np.int8, [1 / 127])
-        y = ops.fully_connected(ops.quantize(x, np.int16, 1 / 32767), weights, None, inputs / 32767, version=4)
-        model.signature("step", graph, {"x": x}, {"y": ops.dequantize(y)})
-        runner = Interpreter(model_content=model.to_bytes(), num_threads=1).get_signature_runner("step")
-        answer = runner(x=np.ones((1, inputs), np.float32))["y"][0]
-        assert (np.abs(answer - inputs).max() < 0.1) == right
+    model = ModelWriter()
+    graph = model.graph("step")
+    ops = Operators(graph)
+    x = graph.tensor("x", (1, 517))
+    weights = ops.constant(weights_of_sum(total), np.int8, [1 / 127])
+    y = ops.fully_connected(ops.quantize(x, np.int16, 1 / 32767), weights, None, 517 / 32767, version=4)
+    model.signature("step", graph, {"x": x}, {"y": ops.dequantize(y)})
+    runner = Interpreter(model_content=model.to_bytes(), num_threads=1).get_signature_runner("step")
+    answer = runner(x=np.full((1, 517), -2, np.float32))["y"][0]
+    assert (np.abs(answer - total / 127).max() < 0.1) == right
+
+
+# ---- The same bytes ----
+
+DIGESTS = """
+import hashlib, sys
+import numpy as np
+from edgelstm.export.calibration import record
+from edgelstm.export.to_tflite import tflite_sequence_graph, tflite_step_graph
+from edgelstm.runtime.elm import read_elm
+network, _ = read_elm(open(sys.argv[1], "rb").read(), sys.argv[1])
+recorded = record(network, np.load(sys.argv[2]))
+for precision in ("float32", "float16", "dynamic", "int8", "int16x8"):
+    for legacy in (False, True):
+        step = tflite_step_graph(network, precision, {"name": "n"}, recorded, legacy)
+        sequence = tflite_sequence_graph(network, {"name": "n"}, precision, recorded, legacy)
+        print(precision, legacy, *(hashlib.sha256(content).hexdigest() for content in (step, sequence)))
+"""
+
+
+@pytest.mark.slow
+def test_every_process_writes_the_same_bytes(tmp_path):
+    """Whatever the order of its sets, and however many threads multiply its matrices."""
+    second, third = (replace(large("GRU", 24, reset_after=after), name=f"g{after}") for after in (True, False))
+    network = Network("n", (LAYERS[0], second, third), 5, True)
+    (tmp_path / "n.elm").write_bytes(native_step_file(network, "float32", {"name": "n"}))
+    np.save(tmp_path / "data.npy", RNG.standard_normal((6, 200, 5)).astype(np.float32))
+    command = [sys.executable, "-c", DIGESTS, str(tmp_path / "n.elm"), str(tmp_path / "data.npy")]
+    said = [
+        subprocess.run(command, env={**os.environ, **env}, capture_output=True, text=True, check=True).stdout
+        for env in (
+            {"PYTHONHASHSEED": "1", "OPENBLAS_NUM_THREADS": "1"},
+            {"PYTHONHASHSEED": "2", "OPENBLAS_NUM_THREADS": "2"},
+        )
+    ]
+    assert said[0] == said[1]
+    assert len(said[0].splitlines()) == 10
 
 
 # ---- Calibration that says little ----

@@ -1,4 +1,4 @@
-"""Sequence graphs of models that cannot be streamed, by the interpreters' own calls, against the Keras model itself."""
+"""Sequence graphs of models that carry no state, by the interpreters' own calls, against the Keras model itself."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from edgelstm.export.unstreamable.converters import keras_to_onnx_sequence, keras_to_tflite_sequence
+from edgelstm.export.converters.sequences import keras_to_onnx_sequence, keras_to_tflite_sequence
 from edgelstm.runtime.errors import UnsupportedModelError
 
 from ..zoo import with_large_weights
@@ -228,5 +228,5 @@ def test_what_needs_flex_operators_is_refused():
             square = tf.matmul(x, x, transpose_a=True) + tf.eye(3)
             return tf.linalg.det(square)[:, None]
 
-    with pytest.raises(UnsupportedModelError, match="TFLite converter cannot make a sequence graph"):
+    with pytest.raises(UnsupportedModelError, match="TFLite converter cannot convert it"):
         keras_to_tflite_sequence(sequential(Determinant(), steps=5))

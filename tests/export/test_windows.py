@@ -172,6 +172,21 @@ def test_the_distance_is_that_of_keras_from_itself(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_vector_that_the_model_makes_a_sequence_is_a_vector(tmp_path):
+    """A Reshape behind the last Dense layer: the numbers side by side, in their order."""
+    import keras
+
+    keras.utils.set_random_seed(7)
+    layers = keras.layers
+    model = keras.Sequential([keras.Input((6, 2)), layers.LSTM(5), layers.Dense(12), layers.Reshape((4, 3))])
+    export(model, tmp_path / "x.edge", ["native", "tflite"])
+    xs = np.random.default_rng(6).standard_normal((20, 2)).astype(np.float32)
+    want = np.array(model(np.stack([xs[t : t + 6] for t in range(15)])))
+    for backend in ("native", "tflite"):
+        assert snr_db(load(tmp_path / "x.edge", backend).stream().run(xs).reshape(want.shape), want) >= 100
+
+
+@pytest.mark.slow
 def test_a_model_of_one_timestep_has_no_memory(tmp_path):
     import keras
 

@@ -111,11 +111,49 @@ def test_the_interpreters_own_calls_agree(bundles, name):
             assert snr_db(litert_sequence(sequence, xs).reshape(rows.shape), rows) >= TOLERANCES[precision], precision
 
 
+@pytest.mark.parametrize("name", ["wide", "wide_cells", "wide_masking"])
+def test_all_that_goes_in_and_comes_out_is_float32(bundles, name):
+    """States too: who feeds them back has nothing to convert, in any precision. Read by the runtimes themselves."""
+    import onnxruntime
+    from ai_edge_litert.interpreter import Interpreter
+
+    states = {spec.name for spec in network(name).states}
+    for artifact in bundles(name).manifest.artifacts:
+        file = bundles(name).read(artifact)
+        if artifact.format == "tflite":
+            runner = Interpreter(model_content=file).get_signature_runner(artifact.graph)
+            inputs, outputs = runner.get_input_details(), runner.get_output_details()
+            types = {tensor["dtype"] for tensor in (*inputs.values(), *outputs.values())}
+            assert types == {np.float32}, artifact.label
+        elif artifact.format == "onnx":
+            session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+            inputs = {tensor.name: tensor.type for tensor in session.get_inputs()}
+            outputs = {tensor.name: tensor.type for tensor in session.get_outputs()}
+            assert {*inputs.values(), *outputs.values()} == {"tensor(float)"}, artifact.label
+        else:
+            continue
+        if artifact.graph == "step":
+            assert inputs.keys() == {"x", *states}, artifact.label
+            assert outputs.keys() == {"y", *(f"{state}_next" for state in states)}, artifact.label
+
+
 def test_there_are_enough_models():
     assert len(ZOO) >= 25
 
 
-@pytest.mark.parametrize("name", ["tutorial_stacked", "gru", "masking"])
+@pytest.mark.parametrize("name", ["wide_cells", "wide_masking"])
+def test_no_drift_in_30_000_steps(bundles, name):
+    """Integer products. The data repeat, so that the tenths differ by nothing but what has accumulated."""
+    xs = np.tile(zoo_inputs(name, 3000, 5), (10, 1))
+    want = network(name).reference(xs)
+    for precision in ("dynamic", "int8", "int16x8"):
+        step = content(bundles(name), "tflite", "step", precision)
+        assert step is not None
+        squares = np.square(litert_steps(step, xs) - want).reshape(10, -1).mean(1)
+        assert squares[-1] <= 1.05 * squares[0], precision
+
+
+@pytest.mark.parametrize("name", ["tutorial_stacked", "gru", "masking", "wide_cells"])
 def test_exporting_twice_gives_the_same_bytes(bundles, tmp_path, name):
     first = bundles(name)
     calibration = np.stack([zoo_inputs(name, 400, 100 + i) for i in range(8)])

@@ -13,6 +13,7 @@ from edgelstm.export import export, read_keras
 from edgelstm.runtime.parity import TOLERANCES
 
 from tests.export.interpreters import snr_db
+from tests.export.test_by_window import MODELS, keras_on, rows_for, steps_of
 from tests.zoo import DISCONTINUOUS, ZOO, zoo_inputs, zoo_model
 from tests.zoo_bundles import zoo_bundle
 
@@ -93,7 +94,7 @@ def folders(tmp_path_factory):
     return cache(lambda name: exported(name, folder / name, list(TOLERANCES)).path)
 
 
-@pytest.mark.parametrize("name", ["tutorial_stacked", "gru", "masking"])
+@pytest.mark.parametrize("name", ["tutorial_stacked", "wide_cells", "wide_masking"])
 @pytest.mark.parametrize("precision", TOLERANCES)
 def test_by_the_interpreters_own_calls(name, precision, folders, tmp_path):
     xs = zoo_inputs(name, 300, 3)
@@ -127,3 +128,22 @@ def test_a_stream_in_a_pipe_with_a_restart(tmp_path):
         assert done.returncode == 0, done.stderr
         answers += [[float(cell) for cell in line.split(",")] for line in done.stdout.splitlines()]
     assert snr_db(np.array(answers), want) >= TOLERANCES["int8"]
+
+
+@pytest.mark.parametrize("name", ["bidirectional", "autoencoder", "frames", "words"])
+def test_models_that_stream_by_window_alone(name, tmp_path):
+    bundle = export(
+        MODELS[name](), tmp_path / "x.edge", ["tflite"], ["float32", "float16", "dynamic"], legacy_tflite=True
+    )
+    done = call("-m", "edgelstm.runtime.cli", "verify", bundle.path, "--json")
+    assert done.returncode == 0, done.stderr + done.stdout
+    checks = json.loads(done.stdout)["checks"]
+    assert [check["passed"] for check in checks] == [True] * 3
+    xs, window = rows_for(name, 40), steps_of(name)
+    np.savetxt(tmp_path / "x.csv", xs, delimiter=",")
+    done = call("-m", "edgelstm.runtime.cli", bundle.path, tmp_path / "x.csv", "--precision", "float32")
+    assert done.returncode == 0, done.stderr
+    want = keras_on(name, xs)
+    found = np.array([[float(cell) for cell in line.split(",")] for line in done.stdout.splitlines()])
+    assert found.shape == (41 - window, want.shape[-1])
+    assert snr_db(found, want if want.ndim == 2 else want[:, -1]) >= TOLERANCES["float32"]

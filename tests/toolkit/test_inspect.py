@@ -53,9 +53,6 @@ def test_tflite_as_its_interpreter_has_it(folder, artifacts, precision):
         tensor = shown[name]
         assert tensor["shape"] == detail["shape"].tolist(), name
         assert tensor["dtype"] == np.dtype(detail["dtype"]).name, name
-        scale, zero_point = detail["quantization"]
-        assert (np.float32(tensor["scale"] or 0), tensor["zero_point"] or 0) == (np.float32(scale), zero_point), name
-        assert (tensor["scale"] is None) == (scale == 0)
     assert [t["name"] for t in artifacts[file] if t["role"] == "state"] == list(STATES)
     assert [t["name"] for t in artifacts[file] if t["role"] == "next state"] == [f"{name}_next" for name in STATES]
 
@@ -102,12 +99,12 @@ def test_a_single_file_says_what_its_bundle_says(folder, artifacts):
 
 def test_the_table(bundle):
     text = call("inspect", bundle).out
-    assert "\ntflite float32, tflite float16, tflite dynamic\n" in text
-    (int8,) = (part for part in text.split("\n\n") if part.startswith("role") and " int8 " in part)
-    lines = int8.splitlines()
-    assert lines[0].split() == ["role", "name", "shape", "type", "scale", "zero", "point"]
-    assert lines[3].split()[:4] == ["state", "lstm_h", "(1,", "24)"]
-    assert lines[3].split()[4:] == ["int8", str(np.float32(1 / 127)), "0"]
+    # One rule for all precisions, so one table.
+    (steps,) = (part for part in text.split("\n\n") if part.startswith("tflite float32, "))
+    assert steps == ", ".join(f"tflite {p}" for p in ("float32", "float16", "dynamic", "int16x8", "int8"))
+    lines = text.split(steps)[1].strip().splitlines()
+    assert lines[0].split() == ["role", "name", "shape", "type"]
+    assert lines[3].split() == ["state", "lstm_h", "(1,", "24)", "float32"]
 
 
 def test_no_interpreter_is_needed(folder, bundle):

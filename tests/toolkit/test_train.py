@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -16,6 +15,8 @@ from edgelstm.toolkit.fit import TrainConfig
 from edgelstm.toolkit.run_folder import read_run_folder
 from edgelstm.toolkit.series import LabelledSequences
 from edgelstm.toolkit.train_command import train
+
+from tests.toolkit import run_tasks
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 real_data = pytest.mark.skipif(not DATA.is_dir(), reason="the real data sets are not beside the repository")
@@ -157,29 +158,63 @@ def call(*arguments) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.fixture(scope="module")
+def air(tmp_path_factory):
+    path = tmp_path_factory.mktemp("air") / "air"
+    done = call("train", DATA / "beijing_pm25.csv", "--target", "pm2.5", "-o", path, "--json")
+    assert done.returncode == 0, done.stderr
+    return path
+
+
+@pytest.fixture(scope="module")
+def rooms(tmp_path_factory):
+    """A run for each of two seeds."""
+    paths = [tmp_path_factory.mktemp("rooms") / f"s{seed}" for seed in range(2)]
+    for seed, path in enumerate(paths):
+        arguments = ["--sequence", "sequence", "--label", "label", "--units", "32,32", "--seed", seed]
+        done = call("train", DATA / "indoor_movement.csv", *arguments, "-o", path, "--json")
+        assert done.returncode == 0, done.stderr
+    return paths
+
+
 @pytest.mark.slow
 @real_data
-def test_beijing_beats_persistence_and_exports_without_further_arguments(tmp_path):
-    done = call("train", DATA / "beijing_pm25.csv", "--target", "pm2.5", "-o", tmp_path / "air", "--json")
-    assert done.returncode == 0, done.stderr
-    metrics = json.loads(done.stdout)["metrics"]
+def test_beijing_beats_persistence_and_exports_without_further_arguments(air):
+    metrics = read_run_folder(air).metrics
     for answer in ("carried", "window"):
         for error in ("mae", "rmse"):
             assert metrics[answer][error] < metrics["persistence"][error]
-    done = call("export", tmp_path / "air")
+    done = call("export", air)
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "air" / "model.edge").is_file()
+    assert (air / "model.edge").is_file()
 
 
 @pytest.mark.slow
 @real_data
-def test_indoor_movement_in_the_mean_of_two_splits(tmp_path):
-    accuracies = []
-    for seed in range(2):
-        arguments = ["--sequence", "sequence", "--label", "label", "--units", "32,32", "--seed", seed]
-        done = call("train", DATA / "indoor_movement.csv", *arguments, "-o", tmp_path / f"s{seed}", "--json")
-        assert done.returncode == 0, done.stderr
-        metrics = json.loads(done.stdout)["metrics"]
-        accuracies.append(metrics["carried"]["accuracy"])
-        assert metrics["majority"]["accuracy"] < 0.55
-    assert np.mean(accuracies) >= 0.88
+def test_indoor_movement_in_the_mean_of_two_splits(rooms):
+    metrics = [read_run_folder(path).metrics for path in rooms]
+    assert all(each["majority"]["accuracy"] < 0.55 for each in metrics)
+    assert np.mean([each["carried"]["accuracy"] for each in metrics]) >= 0.88
+
+
+# ---- What each precision costs these tasks ----
+
+
+@pytest.mark.slow
+@real_data
+def test_a_forecast_in_every_precision_is_as_good_as_keras_s(air, tmp_path):
+    run = read_run_folder(air)
+    found = run_tasks.scores(run_tasks.everything(run, tmp_path / "air.edge"), run_tasks.forecast(DATA))
+    assert len(found) == 16
+    for label, rmse in found.items():
+        assert rmse == pytest.approx(run_tasks.of_keras(run), rel=1e-5 if "float32" in label else 2e-3), label
+
+
+@pytest.mark.slow
+@real_data
+def test_a_classification_in_every_precision_is_as_good_as_keras_s(rooms, tmp_path):
+    run = read_run_folder(rooms[0])
+    found = run_tasks.scores(run_tasks.everything(run, tmp_path / "rooms.edge"), run_tasks.classification(DATA, 0))
+    assert len(found) == 16
+    for label, accuracy in found.items():
+        assert accuracy == pytest.approx(run_tasks.of_keras(run), abs=0.01), label

@@ -95,7 +95,7 @@ def shared_and_stateful(K, L):
     return K.Model(x, twice(twice(x)))
 
 
-@refused("no recurrent layer", "nothing to stream", "LSTM, GRU or SimpleRNN", instead=last)
+@refused("no recurrent layer", "no state to carry", "LSTM, GRU or SimpleRNN", instead=last)
 def not_recurrent(K, L):
     return [L.Dense(4), L.Dense(1)]
 
@@ -191,13 +191,13 @@ def returns_the_last(model):
     streams(same, x, outputs_of_keras(model, x))
 
 
-@refused("output number 2, a state", "--graph sequence")
+@refused("output number 2, a state", "--window T")
 def goes_on_from_c(K, L):
     x = K.Input((12, 4))
     return K.Model(x, L.Dense(1)(L.LSTM(4, return_state=True)(x)[2]))
 
 
-@refused("initial_state by the model", "--graph sequence")
+@refused("initial_state by the model", "--window T")
 def decoder_after_encoder(K, L):
     x = K.Input((12, 4))
     _, *states = L.LSTM(4, return_state=True)(x)

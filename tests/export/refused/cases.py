@@ -1,4 +1,4 @@
-"""Models that cannot be streamed: what the error must say, and its remedies, carried out.
+"""Models whose state cannot be carried: what the error must say, and its remedies, carried out.
 
 `REFUSED` maps names to cases. A remedy that keeps the weights is a function of the model that shows, against Keras,
 that it streams; one that takes training again (`instead`) is a model of the advised kind.
