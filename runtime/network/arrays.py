@@ -25,12 +25,12 @@ class ArrayOps(Ops[FloatArray]):
         return super().act(function, x) if own is None else own(x)
 
     def product(self, parts: Sequence[tuple[FloatArray, FloatArray]], bias: FloatArray) -> FloatArray:
-        x, weights = parts[0]
-        total: FloatArray = x @ weights
-        for x, weights in parts[1:]:
-            total += x @ weights
-        total += bias
-        return total
+        total: Any = None
+        for x, weights in parts:
+            # The same sums. For a row `dot` is the faster, but it copies a matrix that lies in pieces.
+            y = x.dot(weights) if weights.flags.c_contiguous else x @ weights
+            total = y if total is None else total + y
+        return total + bias
 
     def vector(self, what: str, values: FloatArray) -> FloatArray:
         return values
@@ -52,6 +52,9 @@ class ArrayOps(Ops[FloatArray]):
     def mul(self, a: Any, b: Any) -> FloatArray:
         return a * b
 
+    def div(self, a: Any, b: Any) -> FloatArray:
+        return a / b
+
     def above(self, x: FloatArray, threshold: float, then: FloatArray, otherwise: FloatArray | float) -> FloatArray:
         return np.where(x > threshold, then, otherwise).astype(x.dtype, copy=False)
 
@@ -63,7 +66,8 @@ class ArrayOps(Ops[FloatArray]):
         return np.concatenate(rows, -1)
 
     def mean(self, x: FloatArray) -> FloatArray:
-        return x.mean(-1, keepdims=True)
+        total: Any = np.add.reduce(x, -1, keepdims=True)  # As x.mean does, in a third of its time for a row.
+        return total / x.shape[-1]
 
     def masked(self, layer: Masking, x: FloatArray) -> tuple[FloatArray, FloatArray]:
         shut: Any = (x == x.dtype.type(layer.mask_value)).all(-1, keepdims=True)

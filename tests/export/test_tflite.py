@@ -200,3 +200,20 @@ def test_the_same_network_gives_the_same_bytes():
     for precision in LEAST:
         first, second = (tflite_step_graph(KINDS[0], precision, {"name": "n"}, recorded) for _ in range(2))
         assert first == second
+
+
+@pytest.mark.parametrize("reset_after", [True, False])
+def test_a_gru_keeps_what_its_gate_says_to_keep(reset_after):
+    """With an update gate of exactly 1, a state is the same to the bit after 200 timesteps."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    rng = np.random.default_rng(9)
+    bias = np.concatenate([np.full(8, 60), rng.standard_normal(16)]).astype(np.float32)
+    kernels = (rng.standard_normal((n, 24)).astype(np.float32) for n in (3, 8))
+    layer = GRU("g", *kernels, bias, np.zeros(24, np.float32), reset_after=reset_after)
+    content = tflite_step_graph(Network("n", (layer,), 3, True), "float32", {})
+    runner = Interpreter(model_content=content, num_threads=1).get_signature_runner("step")
+    start = state = rng.uniform(-1, 1, (1, 8)).astype(np.float32)
+    for _ in range(200):
+        state = runner(x=rng.standard_normal((1, 3)).astype(np.float32), g_h=state)["g_h_next"].copy()
+    np.testing.assert_array_equal(state, start)
