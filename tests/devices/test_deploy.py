@@ -43,7 +43,7 @@ def test_a_model_is_verified_there_and_becomes_current(board, bundles, wheels):
     np.testing.assert_allclose(answers, want, rtol=1e-5, atol=1e-6)
 
 
-@on("here", "arm64")
+@on("here")
 def test_back_and_forth(board, bundles, wheels):
     assert call("status", board.host, *board.arguments).status == 1  # Nothing is there yet.
     versions = []
@@ -126,7 +126,7 @@ def test_a_version_that_does_not_come_up_gives_way_to_the_one_before(board, bund
         assert shown["running"]
 
 
-@on("here", "arm64")
+@on("here")
 def test_a_service_gives_way_to_none_and_comes_back(board, bundles, wheels):
     with fed_by_hand(base(board) / "state"):
         first = deploy(board, bundles["first"], wheels, *SERVICE)
@@ -140,7 +140,7 @@ def test_a_service_gives_way_to_none_and_comes_back(board, bundles, wheels):
         assert status(board)[0]["running"]
 
 
-@on("here", "arm64")
+@on("here")
 @pytest.mark.parametrize(
     ("bundle", "arguments", "words"),
     [
