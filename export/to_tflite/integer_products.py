@@ -164,7 +164,8 @@ def _mean_square(weights: Floats, moments: Floats) -> Floats:
 
 def _reach(product: Product, seen: Recorded, coarsest: float) -> Floats:
     """For each input of a product what its int16 is scaled to hold."""
-    largest, bound = seen.largest, seen.bound
+    # What can be nothing but 0 needs no room, but a scale all the same.
+    largest, bound = seen.largest, np.where(seen.bound > 0, seen.bound, np.inf)
     known = np.where(np.isfinite(bound), bound * LEAST_OF_BOUND, 0.0)
     margin = [STATE_MARGIN if of_state else MARGIN for of_state in product.of_state]
     most = np.repeat(margin, [len(part) for part in product.parts])
