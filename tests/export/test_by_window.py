@@ -275,6 +275,9 @@ def test_what_it_is_not(tmp_path):
         export(MODELS["bidirectional"](), tmp_path / "x.edge", ["native"])
     with pytest.raises(InputError, match="the model's ids, the whole numbers 0 to 39"):
         export(MODELS["words"](), tmp_path / "x.edge", calibration=np.full((20, T), 40))
+    for hop in (0, -1, 2**40):
+        with pytest.raises(InputError, match="a hop has at least 1 timestep"):
+            export(MODELS["bidirectional"](), tmp_path / "x.edge", hop=hop)
     with pytest.raises(InputError, match="was read with a window of 12, not 20"):
         export(read_model(MODELS["bidirectional"]()), tmp_path / "x.edge", window=20)
     for graphs in (["step"], ["step", "sequence"]):
