@@ -91,7 +91,7 @@ class IntegerProducts(FloatStep):
         total: Value | None = None
         for columns in _pieces(rows):
             whole = columns == slice(0, rows.shape[1])
-            piece = ops.quantize(x if whole else ops.slice(x, columns.start, columns.stop), np.int16, unit / INT16)
+            piece = ops.quantize(x if whole else ops.slice(x, columns.start, columns.stop), unit / INT16)
             largest = _largest_sum(product, seen, rows, columns, reach, factors, bias)
             constant = ops.constant(rows[:, columns], np.int8, [STEP / unit])
             y = ops.dequantize(ops.fully_connected(piece, constant, None, largest / INT16, version=4))

@@ -195,7 +195,7 @@ def test_litert_s_own_sum_overflows_there(total, right):
     ops = Operators(graph)
     x = graph.tensor("x", (1, 517))
     weights = ops.constant(weights_of_sum(total), np.int8, [1 / 127])
-    y = ops.fully_connected(ops.quantize(x, np.int16, 1 / 32767), weights, None, 517 / 32767, version=4)
+    y = ops.fully_connected(ops.quantize(x, 1 / 32767), weights, None, 517 / 32767, version=4)
     model.signature("step", graph, {"x": x}, {"y": ops.dequantize(y)})
     runner = Interpreter(model_content=model.to_bytes(), num_threads=1).get_signature_runner("step")
     answer = runner(x=np.full((1, 517), -2, np.float32))["y"][0]
