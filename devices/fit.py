@@ -65,8 +65,9 @@ def fit(bundle: Bundle, profile: DeviceProfile) -> list[Fit]:
     manifest = bundle.manifest
     native = {a.precision: bundle.read(a) for a in manifest.artifacts if a.format == "native"}
     states = _states(next(iter(native.values()))) if native else 0
+    kept = {"step": states, "window": _inputs_of(manifest), "sequence": 0}
     found = [
-        _other(artifact, profile, states if artifact.graph == "step" else _inputs_of(manifest))
+        _other(artifact, profile, kept[artifact.graph])
         for artifact in manifest.artifacts
         if artifact.format != "native"
     ]

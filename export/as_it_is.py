@@ -117,8 +117,13 @@ def made_of_sequences(model: SequenceModel, wanted: Sequence[Target], shown: Sho
 
     Raises:
         UnsupportedModelError: a converter makes nothing of it.
-        InputError: nothing of what is wanted exists.
+        InputError: nothing of what is wanted exists, or other graphs are wanted as well.
     """
+    if any(target.graph != "sequence" for target in wanted):
+        raise InputError(
+            f"{model.name}: was read for sequence graphs alone; ask for these alone (graphs=['sequence']), or give "
+            "`export` the Keras model itself"
+        )
     made = list(dict.fromkeys(target for target in wanted if target.precision == "float32"))
     if not made:
         raise InputError(

@@ -277,4 +277,5 @@ def read_sequences(
         raise InputError(f"{where}: cannot be read as calibration data ({error})") from error
     if where.suffix.lower() != ".csv":
         raise InputError(f"{where}: calibration data is a .npy, .npz or .csv file")
-    return as_sequences(read_table(where, names, named), len(names), str(where))
+    rows = as_sequences(read_table(where, names, named), len(names), str(where))
+    return rows if fit is None else fit(rows)

@@ -238,6 +238,8 @@ def export(
         model = read_model(model, name, window) if streamed else read_for_sequences(model, name)
     elif name is not None:
         model = replace(model, name=name)
+    if isinstance(model, WindowModel) and window not in (None, model.timesteps):
+        raise InputError(f"{model.name}: was read with a window of {model.timesteps}, not {window}; read it anew")
     shown = Shown(features, outputs, training, min_snr, report, progress, left_out)
     if isinstance(model, (WindowModel, SequenceModel)):
         return _write_as_it_is(model, path, wanted, calibration, hop, carry, legacy_tflite, shown, keep_going)

@@ -175,19 +175,9 @@ class Manifest:
         return (*self.artifacts, self.golden)
 
     @property
-    def streamable(self) -> bool:
-        """Whether the model can be stepped."""
-        return self.streaming is not None
-
-    @property
     def window(self) -> int | None:
         """Timesteps that the model was trained on at a time, if known."""
         return None if self.streaming is None else self.streaming.window
-
-    @property
-    def carries_state(self) -> bool:
-        """Whether the state can be carried past the window: neither it nor the outputs grow without bound then."""
-        return self.streaming is None or self.streaming.bounded
 
     @property
     def network(self) -> Artifact | None:

@@ -26,6 +26,12 @@ def checksum(content: bytes, at: int) -> bytes:
     return b"%08x" % zlib.crc32(blanked)
 
 
+def seal(content: bytes) -> bytes:
+    """A file whose description has a placeholder behind `CHECKSUM_PREFIX`, with its checksum in that place."""
+    at = content.index(CHECKSUM_PREFIX) + len(CHECKSUM_PREFIX)
+    return content[:at] + checksum(content, at) + content[at + len(CHECKSUM_PLACEHOLDER) :]
+
+
 def read_metadata(content: bytes, source: str) -> str:
     """The description in a `.tflite` file that EdgeLSTM wrote.
 

@@ -58,8 +58,8 @@ class Measurement:
         ratio: `step` to the bare call, likewise.
         chunk_steps_per_second: `Stream.run` in chunks of 64.
         load_ms: from the bundle's file to a stream.
-        stream_kib: memory that one more stream takes.
-        silence: a step's time behind a long silence, over its time on noise.
+        stream_kib: memory that one more stream takes, if it could be measured.
+        silence: a step's time behind a long silence, over its time on noise; None of a model whose inputs are ids.
         denormals: the same of inputs of 1e-37 to 1e-45.
     """
 
@@ -73,9 +73,9 @@ class Measurement:
     ratio: float
     chunk_steps_per_second: float
     load_ms: float
-    stream_kib: float
-    silence: float
-    denormals: float
+    stream_kib: float | None
+    silence: float | None
+    denormals: float | None
 
 
 @dataclass(frozen=True)
@@ -184,10 +184,10 @@ def measure(bundle: Bundle, entry: Artifact, backend: str, steps: int) -> Measur
     )
 
 
-def _on_silence_and_denormals(model: Model) -> tuple[float, float]:
+def _on_silence_and_denormals(model: Model) -> tuple[float | None, float | None]:
     """How many times as long as on noise a step takes; the least of bursts in turn, in the thread's own time."""
     if model.ids is not None:
-        return float("nan"), float("nan")  # They are no ids.
+        return None, None  # They are no ids.
     shape = (BLOCK, len(model.features))
     noise = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
     zeros, tiny = np.zeros(shape, np.float32), np.resize(np.array([1e-37, -1e-39, 1e-41, 1e-45], np.float32), shape)
@@ -217,11 +217,11 @@ def _times(call: Callable[[Any], object], rows: list[Any]) -> list[int]:
     return times
 
 
-def _stream_kib(bundle: Bundle, entry: Artifact, backend: str) -> float:
+def _stream_kib(bundle: Bundle, entry: Artifact, backend: str) -> float | None:
     """Resident memory that each further stream takes after its first step, in a process that does nothing else."""
     command = [sys.executable, "-c", _STREAMS, str(bundle.path), backend, entry.precision, str(STREAMS)]
     done = subprocess.run(command, capture_output=True, text=True)
-    return float(done.stdout) if done.returncode == 0 and done.stdout else float("nan")
+    return float(done.stdout) if done.returncode == 0 and done.stdout else None
 
 
 _STREAMS = """
@@ -280,9 +280,10 @@ def _show(bundle: Bundle, measured: list[Measurement], beside: list[Beside], sta
             f"{m.ratio:.2f}",
             f"{m.chunk_steps_per_second:,.0f}",
             f"{m.load_ms:.1f}",
-            f"{m.stream_kib:.0f}",
-            f"{m.silence:.2f}",
-            f"{m.denormals:.2f}",
+            *(
+                "" if n is None else f"{n:.{digits}f}"
+                for n, digits in ((m.stream_kib, 0), (m.silence, 2), (m.denormals, 2))
+            ),
         ]
         for m in measured
     ]

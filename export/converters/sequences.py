@@ -214,10 +214,6 @@ def _check(model: Any, plain: Any, converter: str, run: Callable[[Sequence], npt
             raise _refused(model, converter, reason)
 
 
-def _is_mixed(model: Any) -> bool:
-    return any(layer.compute_dtype != "float32" for layer in model._flatten_layers())
-
-
 def _onnx_runner(content: bytes) -> Callable[[Sequence], npt.NDArray[Any]]:
     import onnxruntime
 

@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ...runtime.onnx_metadata import CHECKSUM_KEY, CHECKSUM_PLACEHOLDER, seal
-from ...runtime.tflite_metadata import CHECKSUM_PLACEHOLDER as BLANK
-from ...runtime.tflite_metadata import CHECKSUM_PREFIX, METADATA_NAME, checksum
+from ...runtime import onnx_metadata, tflite_metadata
+from ...runtime.tflite_metadata import METADATA_NAME
 from ..to_onnx.writer import OPSET
 from ..to_tflite.writer import aligned_pack
 from .names import with_plain_names
@@ -147,9 +146,10 @@ def _with_properties(content: bytes, description: Mapping[str, Any]) -> bytes:
 
     model: Any = onnx.load_from_string(content)
     del model.metadata_props[:]
-    for key, value in sorted({METADATA_NAME: json.dumps(description), CHECKSUM_KEY: CHECKSUM_PLACEHOLDER}.items()):
+    checksum = onnx_metadata.CHECKSUM_PLACEHOLDER
+    for key, value in ((METADATA_NAME, json.dumps(description)), (onnx_metadata.CHECKSUM_KEY, checksum)):
         model.metadata_props.add(key=key, value=value)
-    return seal(model.SerializeToString(deterministic=True))
+    return onnx_metadata.seal(model.SerializeToString(deterministic=True))
 
 
 def _with_metadata(content: bytes, description: Mapping[str, Any]) -> bytes:
@@ -157,7 +157,7 @@ def _with_metadata(content: bytes, description: Mapping[str, Any]) -> bytes:
     from ai_edge_litert import schema_py_generated as schema
 
     model: Any = schema.ModelT.InitFromPackedBuf(content, 0)
-    text = json.dumps({"crc32": BLANK.decode(), **description}).encode()
+    text = json.dumps({"crc32": tflite_metadata.CHECKSUM_PLACEHOLDER.decode(), **description}).encode()
     buffer: Any = schema.BufferT()
     entry: Any = schema.MetadataT()
     buffer.data = np.frombuffer(text, np.uint8)
@@ -168,6 +168,4 @@ def _with_metadata(content: bytes, description: Mapping[str, Any]) -> bytes:
         each.Pack = aligned_pack(schema, each)
     builder = flatbuffers.Builder(len(content) + 1024)
     builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
-    sealed = bytes(builder.Output())
-    at = sealed.index(CHECKSUM_PREFIX) + len(CHECKSUM_PREFIX)
-    return sealed[:at] + checksum(sealed, at) + sealed[at + len(BLANK) :]
+    return tflite_metadata.seal(bytes(builder.Output()))

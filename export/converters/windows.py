@@ -14,7 +14,7 @@ import numpy.typing as npt
 from ...runtime.errors import InputError, UnsupportedModelError, reason_of
 from ...runtime.manifest import MAX_WIDTH
 from ...runtime.parity import compare
-from ...runtime.streaming import MAX_TIMESTEPS, MOST_NUMBERS, WINDOW, Streaming, Whole, whole
+from ...runtime.streaming import MAX_TIMESTEPS, MOST_NUMBERS, WINDOW, Streaming, Whole, Window, whole
 from ..calibration import as_sequences
 from ..from_keras.call import NotCarriedError
 from ..from_keras.ends import check_ends
@@ -140,7 +140,8 @@ class WindowModel:
         if carry:
             raise InputError(f"{self.name}: its state cannot be carried, because of {self.because}; leave out --carry")
         how = Whole(self.because, self.answer[0] if len(self.answer) == 2 else None, self.leading.ids)
-        return Streaming(WINDOW, self.timesteps, 1 if hop is None else whole("hop", hop), whole=how)
+        chosen = Window(self.timesteps, 1 if hop is None else whole("hop", hop))  # Checks the hop.
+        return Streaming(WINDOW, chosen.timesteps, chosen.hop, whole=how)
 
     def traced(self, model: Any) -> Callable[[Any], Any]:
         """A TensorFlow function of a batch of windows (N, T, features), which gives (N, outputs) or (N, rows, outputs).

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ...runtime.network import Network
-from ...runtime.tflite_metadata import CHECKSUM_PLACEHOLDER, CHECKSUM_PREFIX, METADATA_NAME, checksum
+from ...runtime.tflite_metadata import CHECKSUM_PLACEHOLDER, METADATA_NAME, seal
 from ..calibration import Calibration
 from ..products import Product, is_integer, products
 from ..rounding import round_network
@@ -189,6 +189,4 @@ def _body(graph: GraphWriter, carried: list[Value], network: Network, step: Floa
 def _finish(model: ModelWriter, description: Mapping[str, Any]) -> bytes:
     text = json.dumps({"crc32": CHECKSUM_PLACEHOLDER.decode(), **description})
     model.metadata(METADATA_NAME, text.encode())
-    content = model.to_bytes()
-    at = content.index(CHECKSUM_PREFIX) + len(CHECKSUM_PREFIX)
-    return content[:at] + checksum(content, at) + content[at + len(CHECKSUM_PLACEHOLDER) :]
+    return seal(model.to_bytes())

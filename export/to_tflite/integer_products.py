@@ -91,7 +91,7 @@ class IntegerProducts(FloatStep):
         total: Value | None = None
         for columns in _pieces(rows):
             whole = columns == slice(0, rows.shape[1])
-            piece = ops.quantize(x if whole else ops.slice(x, columns.start, columns.stop), np.int16, unit / INT16)
+            piece = ops.quantize(x if whole else ops.slice(x, columns.start, columns.stop), unit / INT16)
             largest = _largest_sum(product, seen, rows, columns, reach, factors, bias)
             constant = ops.constant(rows[:, columns], np.int8, [STEP / unit])
             y = ops.dequantize(ops.fully_connected(piece, constant, None, largest / INT16, version=4))
@@ -164,7 +164,8 @@ def _mean_square(weights: Floats, moments: Floats) -> Floats:
 
 def _reach(product: Product, seen: Recorded, coarsest: float) -> Floats:
     """For each input of a product what its int16 is scaled to hold."""
-    largest, bound = seen.largest, seen.bound
+    # What can be nothing but 0 needs no room, but a scale all the same.
+    largest, bound = seen.largest, np.where(seen.bound > 0, seen.bound, np.inf)
     known = np.where(np.isfinite(bound), bound * LEAST_OF_BOUND, 0.0)
     margin = [STATE_MARGIN if of_state else MARGIN for of_state in product.of_state]
     most = np.repeat(margin, [len(part) for part in product.parts])

@@ -89,8 +89,8 @@ class Operators:
         return self._binary("MINIMUM", a, b, "MaximumMinimumOptions")
 
     def compare(self, operator: str, a: Value, b: Value | float) -> Value:
-        """GREATER, GREATER_EQUAL or EQUAL, giving bool."""
-        options = {"GREATER": "GreaterOptions", "GREATER_EQUAL": "GreaterEqualOptions", "EQUAL": "EqualOptions"}
+        """GREATER or EQUAL, giving bool."""
+        options = {"GREATER": "GreaterOptions", "EQUAL": "EqualOptions"}
         other = self._operand(b, a.dtype)
         out = self.graph.tensor(self._name(operator.lower()), a.shape, np.bool_)
         self.graph.op(operator, [a, other], [out], 1, options[operator])
@@ -122,19 +122,16 @@ class Operators:
         self.graph.op(operator, [a], [out], 1, options_type, **options)
         return out
 
-    def quantize(self, a: Value, dtype: npt.DTypeLike, scale: float) -> Value:
-        """Float to an integer type of this scale, saturating."""
-        out = self.graph.tensor(self._name("quantize"), a.shape, dtype, scale)
-        self.graph.op("QUANTIZE", [a], [out], 1 if np.dtype(dtype) == np.int8 else 2, "QuantizeOptions")
+    def quantize(self, a: Value, scale: float) -> Value:
+        """Float to int16 of this scale, saturating."""
+        out = self.graph.tensor(self._name("quantize"), a.shape, np.int16, scale)
+        self.graph.op("QUANTIZE", [a], [out], 2, "QuantizeOptions")
         return out
 
     def dequantize(self, a: Value) -> Value:
-        """An integer type or float16 to float32."""
-        if a.dtype == np.float32:
-            return a
+        """int16 or float16 to float32."""
         out = self.graph.tensor(self._name("dequantize"), a.shape)
-        version = {"int8": 2, "int16": 3, "float16": 3}[a.dtype.name]
-        self.graph.op("DEQUANTIZE", [a], [out], version, "DequantizeOptions")
+        self.graph.op("DEQUANTIZE", [a], [out], 3, "DequantizeOptions")
         return out
 
     def _binary(self, operator: str, a: Value | float, b: Value | float, options_type: str) -> Value:

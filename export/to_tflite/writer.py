@@ -1,7 +1,7 @@
 """Writes TFLite files operator by operator, with the flatbuffer schema that LiteRT ships.
 
 Writing them ourselves rather than through the TensorFlow converter gives control of what decides whether a
-recurrent graph stays right: every scale, the type of every state, the version of every operator, and the bytes.
+recurrent graph stays right: every scale, where numbers are integers, the version of every operator, and the bytes.
 """
 
 from __future__ import annotations

@@ -66,7 +66,10 @@ class Affine(Layer):
         return x, ()
 
     def bound(self, *inputs: float) -> float:
-        return float(np.max((inputs[0] + np.abs(self.center)) * np.abs(self.scale) + np.abs(self.offset)))
+        scale = np.abs(self.scale)
+        # A feature with a scale of 0 is 0, whatever comes in: infinity times 0 is no number.
+        scaled = np.multiply(inputs[0] + np.abs(self.center), scale, out=np.zeros_like(scale), where=scale > 0)
+        return float(np.max(scaled + np.abs(self.offset)))
 
     @property
     def summary(self) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from edgelstm.export import WindowModel, export, read_model
+from edgelstm.export import WindowModel, export, read_for_sequences, read_model, read_sequences
 from edgelstm.runtime import Bundle, InputError, ParityError, UnsupportedModelError, load
 
 from tests.export.interpreters import snr_db
@@ -275,7 +275,27 @@ def test_what_it_is_not(tmp_path):
         export(MODELS["bidirectional"](), tmp_path / "x.edge", ["native"])
     with pytest.raises(InputError, match="the model's ids, the whole numbers 0 to 39"):
         export(MODELS["words"](), tmp_path / "x.edge", calibration=np.full((20, T), 40))
+    for hop in (0, -1, 2**40):
+        with pytest.raises(InputError, match="a hop has at least 1 timestep"):
+            export(MODELS["bidirectional"](), tmp_path / "x.edge", hop=hop)
+    with pytest.raises(InputError, match="was read with a window of 12, not 20"):
+        export(read_model(MODELS["bidirectional"]()), tmp_path / "x.edge", window=20)
+    for graphs in (["step"], ["step", "sequence"]):
+        with pytest.raises(InputError, match=r"was read for sequence graphs alone; .*graphs=\['sequence'\]"):
+            export(read_for_sequences(MODELS["bidirectional"]()), tmp_path / "x.edge", graphs=graphs)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kind", ["csv", "npy"])
+def test_ids_of_a_file_are_checked(tmp_path, kind):
+    path, fit = tmp_path / f"ids.{kind}", read_model(MODELS["words"]()).calibration
+    for last, known in ((39, True), (40, False)):
+        np.savetxt(path, [3, last], "%d") if kind == "csv" else np.save(path, [[3, last]])
+        if known:
+            assert read_sequences(path, 1, fit).tolist() == [[[3], [39]]]
+        else:
+            with pytest.raises(InputError, match="the model's ids, the whole numbers 0 to 39"):
+                read_sequences(path, 1, fit)
 
 
 def test_a_state_that_goes_on_between_calls_is_no_window(tmp_path):

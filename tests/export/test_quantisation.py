@@ -16,7 +16,7 @@ from edgelstm.export.to_native import native_step_file
 from edgelstm.export.to_tflite import tflite_step_graph
 from edgelstm.export.to_tflite.ops import Operators
 from edgelstm.export.to_tflite.writer import ModelWriter
-from edgelstm.runtime.network import GRU, LSTM, Dense, Network, SimpleRNN
+from edgelstm.runtime.network import GRU, LSTM, Affine, Dense, Network, SimpleRNN
 from edgelstm.runtime.parity import TOLERANCES
 
 from .interpreters import litert_steps, snr_db
@@ -195,7 +195,7 @@ def test_litert_s_own_sum_overflows_there(total, right):
     ops = Operators(graph)
     x = graph.tensor("x", (1, 517))
     weights = ops.constant(weights_of_sum(total), np.int8, [1 / 127])
-    y = ops.fully_connected(ops.quantize(x, np.int16, 1 / 32767), weights, None, 517 / 32767, version=4)
+    y = ops.fully_connected(ops.quantize(x, 1 / 32767), weights, None, 517 / 32767, version=4)
     model.signature("step", graph, {"x": x}, {"y": ops.dequantize(y)})
     runner = Interpreter(model_content=model.to_bytes(), num_threads=1).get_signature_runner("step")
     answer = runner(x=np.full((1, 517), -2, np.float32))["y"][0]
@@ -254,6 +254,21 @@ def test_larger_inputs_and_short_calibration(precision):
         content = tflite_step_graph(network, precision, {}, record(network, calibration))
         want = network.run(inputs.astype(np.float64))
         assert snr_db(litert_steps(content, inputs), want) >= TOLERANCES[precision]
+
+
+@pytest.mark.parametrize("precision", ["int8", "int16x8"])
+@pytest.mark.parametrize("dead", [[2], [0, 1, 2, 3, 4]])
+def test_features_that_are_scaled_to_nothing(precision, dead):
+    """A BatchNormalization whose gamma is 0 for some features, or for all."""
+    scale, zeros = np.ones(5, np.float32), np.zeros(5, np.float32)
+    scale[dead] = 0
+    affine = Affine("a", zeros, scale, zeros)
+    assert affine.bound(float("inf")) == (0 if len(dead) == 5 else float("inf"))
+    network = Network("n", (affine, LAYERS[0]), 5, True)
+    xs = RNG.standard_normal((300, 5)).astype(np.float32)
+    content = tflite_step_graph(network, precision, {}, record(network, xs[None]))
+    want = network.run(xs.astype(np.float64))
+    assert snr_db(litert_steps(content, xs), want) >= TOLERANCES[precision]
 
 
 def test_calibration_of_silence_and_of_one_timestep():

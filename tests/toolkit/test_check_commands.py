@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from edgelstm.runtime import BackendUnavailableError, load
 
+from tests.runtime.test_window_graphs import bundle_of
 from tests.toolkit.conftest import FEATURES, OUTPUTS, call
 
 ARTIFACTS = 16
@@ -153,6 +154,13 @@ def test_bench_measures_every_artifact_beside_the_bare_call(bundle):
         assert row["denormals"] > 0
     assert rows["tflite float32", "tflite"]["stream_kib"] > 0
     assert call("bench", bundle, "--steps", 10).status == 2
+
+
+def test_bench_measures_no_silence_of_ids(tmp_path):
+    path = bundle_of(tmp_path / "ids.edge", ids=40)
+    (row,) = json.loads(call("bench", path, "--steps", 200, "--no-start", "--json").out)["artifacts"]
+    assert (row["silence"], row["denormals"]) == (None, None)
+    assert row["step_p50"] > 0
 
 
 @pytest.mark.slow
