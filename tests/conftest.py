@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator
 
 import pytest
 
 from tests import seeding
+
+# A worker for each core: threads of TensorFlow and OpenBLAS beyond these wait for each other, and count as work.
+for _threads in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(_threads, "1")
 
 # What takes longest begins first, or one worker would still be busy with it when the other has nothing left.
 LONGEST = [
