@@ -97,6 +97,7 @@ def test_an_estimate_says_what_it_rests_on(path):
     assert of(path, "esp32")["c float32"].microseconds is None
 
 
+@pytest.mark.slow
 def test_by_window_a_stream_is_a_state_for_each_in_flight(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name: None)  # No compiler: what is compiled is another test's.
     made = export(network("LSTM 8 32 32 4"), tmp_path / "w.edge", ["native"], window=30, hop=4)

@@ -268,6 +268,7 @@ def test_an_open_number_of_timesteps_needs_the_window(tmp_path):
         read_model(MODELS["open_length"](), window=10_000_000)
 
 
+@pytest.mark.slow
 def test_what_it_is_not(tmp_path):
     with pytest.raises(InputError, match=r"cannot be carried, because of layer \"both_ways\""):
         export(MODELS["bidirectional"](), tmp_path / "x.edge", carry=True)

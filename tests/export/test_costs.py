@@ -78,6 +78,7 @@ def test_the_precision_that_would_pass_does(tmp_path, format_, precision, help_)
     assert artifact.parity.snr_db == pytest.approx(float(found[2]), abs=0.06)
 
 
+@pytest.mark.slow
 def test_what_passes_needs_no_explanation(tmp_path):
     results = []
     bundle = export(

@@ -45,6 +45,7 @@ def test_everything_at_once(bundle, recorded):
     assert {row.tobytes() for row in golden.inputs} <= {row.tobytes() for row in rows}
 
 
+@pytest.mark.slow
 def test_the_table_and_the_object_say_what_the_manifest_says(keras_file, tmp_path):
     path = tmp_path / "x.edge"
     text = call("export", keras_file, "-o", path, "--precision", "float32,dynamic")
