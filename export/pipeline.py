@@ -230,8 +230,6 @@ def export(
     wanted, _ = targets(formats, precisions, graphs)
     if min_snr is not None and math.isnan(min_snr):
         raise InputError("the least signal-to-noise ratio is a number of dB, not NaN")
-    made = _made(wanted)
-    begin(progress, None, made)
     model = source
     if not isinstance(model, (Network, WindowModel, SequenceModel)):
         streamed = {target.graph for target in wanted} != {"sequence"}
@@ -243,6 +241,8 @@ def export(
     shown = Shown(features, outputs, training, min_snr, report, progress, left_out)
     if isinstance(model, (WindowModel, SequenceModel)):
         return _write_as_it_is(model, path, wanted, calibration, hop, carry, legacy_tflite, shown, keep_going)
+    made = _made(wanted)
+    begin(progress, None, made)
     network = model
     data = None if calibration is None else as_sequences(calibration, network.features)
     if data is None:

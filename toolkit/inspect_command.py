@@ -57,28 +57,19 @@ def describe_keras(path: Path, carry: bool = False, window: int | None = None) -
     with quiet():
         network = read_model(path, window=window)
     if isinstance(network, WindowModel):
-        return {
-            "file": str(path),
-            "name": network.name,
-            "features": [f"x{i}" for i in range(network.features)],
-            "outputs": [f"y{i}" for i in range(network.outputs)],
-            "layers": list(network.layers),
-            "parameters": network.parameters,
-            "streaming": asdict(network.streaming(carry, None)),
-            "states": [],
-            "state_bytes": 0,
-            "artifacts": [],
-        }
+        layers, streaming, states = network.layers, network.streaming(carry, None), ()
+    else:
+        layers, streaming, states = network.summaries, streaming_of(network, carry, window), network.states
     return {
         "file": str(path),
         "name": network.name,
         "features": [f"x{i}" for i in range(network.features)],
         "outputs": [f"y{i}" for i in range(network.outputs)],
-        "layers": list(network.summaries),
+        "layers": list(layers),
         "parameters": network.parameters,
-        "streaming": asdict(streaming_of(network, carry, window)),
-        "states": [spec.name for spec in network.states],
-        "state_bytes": sum(4 * spec.units for spec in network.states),
+        "streaming": asdict(streaming),
+        "states": [spec.name for spec in states],
+        "state_bytes": sum(4 * spec.units for spec in states),
         "artifacts": [],
     }
 

@@ -27,7 +27,7 @@ from ..golden_inputs import MASKED_FRACTION, SEED, raw_inputs, synthetic_inputs
 from ..to_onnx.writer import OPSET
 from .names import with_plain_names
 from .tracing import call_model, frozen, is_mixed, muted, plain_model, refused
-from .words import gives_probabilities, lines_of
+from .words import ModelInWords
 
 # A wrong trace is off by whole outputs; the proof that counts is the export's own, on its golden vectors.
 _LEAST_SNR_DB = 60.0
@@ -40,7 +40,7 @@ STEPS, LENGTHS = 1024, (64, 32, 7, 1)
 
 
 @dataclass(frozen=True, eq=False)
-class SequenceModel:
+class SequenceModel(ModelInWords):
     """A Keras model with one input (batch, time, features) and one output.
 
     Attributes:
@@ -51,8 +51,6 @@ class SequenceModel:
         steps: timesteps of a sequence, where the model takes only so many.
     """
 
-    name: str
-    model: Any
     features: int
     outputs: int
     steps: int | None
@@ -75,21 +73,6 @@ class SequenceModel:
                 "outputs; build it with a fixed number of timesteps (Input((T, features)))"
             )
         return cls(called, model, int(shape[2]), int(width), shape[1])
-
-    @property
-    def layers(self) -> tuple[str, ...]:
-        """One line per Keras layer, for people."""
-        return lines_of(self.model)
-
-    @property
-    def parameters(self) -> int:
-        """Number of weights."""
-        return int(self.model.count_params())
-
-    @property
-    def probabilities(self) -> bool:
-        """Whether the outputs come from a sigmoid or a softmax."""
-        return gives_probabilities(self.model)
 
     def golden(self) -> Golden:
         """Sequences of several lengths (of the only one, where the model takes but one), and Keras's outputs.

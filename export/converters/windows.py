@@ -24,7 +24,7 @@ from ..from_keras.reference import MIN_SNR_DB, with_dtype
 from ..from_keras.timesteps import graph_of, nodes_of, timesteps_of
 from ..golden_inputs import MASKED_FRACTION, SEED, drawn, raw_inputs, synthetic_inputs
 from .tracing import call_model, plain_model
-from .words import gives_probabilities, lines_of
+from .words import ModelInWords
 
 Floats = npt.NDArray[np.floating[Any]]
 
@@ -37,7 +37,7 @@ STRENGTHS = (1.0, 0.25, 0.0625)
 
 
 @dataclass(frozen=True, eq=False)
-class WindowModel:
+class WindowModel(ModelInWords):
     """A Keras model of one input with timesteps and one output, run on windows of so many timesteps.
 
     Attributes:
@@ -50,8 +50,6 @@ class WindowModel:
         leading: what the layers with which it begins say of its inputs.
     """
 
-    name: str
-    model: Any
     timesteps: int
     shape: tuple[int, ...]
     answer: tuple[int, ...]
@@ -115,21 +113,6 @@ class WindowModel:
     def outputs(self) -> int:
         """Numbers of an answer's row."""
         return self.answer[-1]
-
-    @property
-    def layers(self) -> tuple[str, ...]:
-        """One line per Keras layer, for people."""
-        return lines_of(self.model)
-
-    @property
-    def parameters(self) -> int:
-        """Number of weights."""
-        return int(self.model.count_params())
-
-    @property
-    def probabilities(self) -> bool:
-        """Whether the outputs come from a sigmoid or a softmax."""
-        return gives_probabilities(self.model)
 
     def streaming(self, carry: bool, hop: int | None) -> Streaming:
         """How it streams.

@@ -14,14 +14,12 @@ V = TypeVar("V")
 
 
 @dataclass(frozen=True, eq=False)
-class LSTM(Layer):
-    """Long short-term memory. Kernels (inputs, 4·units) and (units, 4·units), bias (4·units,)."""
+class _Cell(Layer):
+    """What every cell has: kernels for its inputs and for its last output, and a bias, gate beside gate."""
 
     kernel: Weights
     recurrent_kernel: Weights
     bias: Weights
-    activation: Function = TANH
-    recurrent_activation: Function = SIGMOID
 
     @property
     def units(self) -> int:
@@ -30,10 +28,22 @@ class LSTM(Layer):
 
     @property
     def states(self) -> tuple[StateSpec, ...]:
-        return StateSpec(self.name, "h", self.units), StateSpec(self.name, "c", self.units)
+        return (StateSpec(self.name, "h", self.units),)
 
     def width(self, *inputs: int) -> int:
         return self.units
+
+
+@dataclass(frozen=True, eq=False)
+class LSTM(_Cell):
+    """Long short-term memory. Kernels (inputs, 4·units) and (units, 4·units), bias (4·units,)."""
+
+    activation: Function = TANH
+    recurrent_activation: Function = SIGMOID
+
+    @property
+    def states(self) -> tuple[StateSpec, ...]:
+        return StateSpec(self.name, "h", self.units), StateSpec(self.name, "c", self.units)
 
     def lower(self, ops: Ops[V], inputs: Sequence[V], states: Sequence[V]) -> tuple[V, Sequence[V]]:
         (x,), (h, c) = inputs, states
@@ -52,32 +62,17 @@ class LSTM(Layer):
 
 
 @dataclass(frozen=True, eq=False)
-class GRU(Layer):
+class GRU(_Cell):
     """Gated recurrent unit. Kernels (inputs, 3·units) and (units, 3·units), two biases (3·units,).
 
     With `reset_after` the reset gate is applied after the recurrent product (Keras's default), else to h
     before it; `recurrent_bias` is zero then.
     """
 
-    kernel: Weights
-    recurrent_kernel: Weights
-    bias: Weights
     recurrent_bias: Weights
     activation: Function = TANH
     recurrent_activation: Function = SIGMOID
     reset_after: bool = True
-
-    @property
-    def units(self) -> int:
-        """Width of the output and of the state."""
-        return self.recurrent_kernel.shape[0]
-
-    @property
-    def states(self) -> tuple[StateSpec, ...]:
-        return (StateSpec(self.name, "h", self.units),)
-
-    def width(self, *inputs: int) -> int:
-        return self.units
 
     def lower(self, ops: Ops[V], inputs: Sequence[V], states: Sequence[V]) -> tuple[V, Sequence[V]]:
         (x,), (h,) = inputs, states
@@ -108,25 +103,10 @@ class GRU(Layer):
 
 
 @dataclass(frozen=True, eq=False)
-class SimpleRNN(Layer):
+class SimpleRNN(_Cell):
     """Fully connected recurrence. Kernels (inputs, units) and (units, units), bias (units,)."""
 
-    kernel: Weights
-    recurrent_kernel: Weights
-    bias: Weights
     activation: Function = TANH
-
-    @property
-    def units(self) -> int:
-        """Width of the output and of the state."""
-        return self.recurrent_kernel.shape[0]
-
-    @property
-    def states(self) -> tuple[StateSpec, ...]:
-        return (StateSpec(self.name, "h", self.units),)
-
-    def width(self, *inputs: int) -> int:
-        return self.units
 
     def lower(self, ops: Ops[V], inputs: Sequence[V], states: Sequence[V]) -> tuple[V, Sequence[V]]:
         (x,), (h,) = inputs, states
